@@ -1,0 +1,1 @@
+"""Recordings to load: synthetic ones with known answers, and suite2p output folders."""

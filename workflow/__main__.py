@@ -1,0 +1,7 @@
+"""``python -m workflow`` is ``run_workflow``."""
+
+import sys
+
+from workflow.cli import main
+
+sys.exit(main())

@@ -1,0 +1,117 @@
+"""run_workflow: plan, run, status, sample and report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflow import __version__
+from workflow.exit_codes import EXIT_REFUSED
+from workflow.settings import SettingsError, load
+
+_EPILOG = """\
+exit codes:
+  0  everything that was due is done
+  1  some keys failed; their errors are listed and kept in the database
+  2  bad input or settings; nothing was changed
+  3  the database could not be reached
+  4  stopped before the end; what was not done is due again
+
+settings (environment, or files in /run/secrets/datajoint named as in brackets):
+  DJ_BACKEND   mysql or postgresql [database.backend]
+  DJ_HOST      server, or directory of a PostgreSQL socket [database.host]
+  DJ_PORT      [database.port]        DJ_USER  [database.user]
+  DJ_PASS      [database.password]    DJ_DATABASE_NAME  PostgreSQL only [database.name]
+  WORKFLOW_PREFIX           first part of the names of our schemas (workflow_)
+  WORKFLOW_SCHEMA_LAB, _EXP2, _IMG, _STIMANAL   the lab's schemas
+  WORKFLOW_UPSTREAM         read (default), or declare: a sandbox, whose upstream tables are ours
+  WORKFLOW_SECRETS          another directory of secret files
+
+examples:
+  run_workflow plan
+  run_workflow run --tables 'svd.*' --where 'subject_id = 463190'
+  run_workflow run --where '[{"subject_id": 1}, {"subject_id": 2}]' --output results/
+  run_workflow sample --suite2p recording/suite2p/plane0
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code says how it ended."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = load()
+        from workflow import commands  # noqa: PLC0415  (settings are checked before DataJoint reads them)
+
+        return commands.execute(arguments, settings)
+    except SettingsError as error:
+        print(f"run_workflow: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_workflow",
+        description="Run the DataJoint computations that are due.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"run_workflow {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    plan = verbs.add_parser("plan", help="show what is due, without computing", allow_abbrev=False)
+    _add_selection(plan)
+    plan.add_argument("--json", action="store_true", help="print JSON")
+
+    run = verbs.add_parser("run", help="compute everything that is due", allow_abbrev=False)
+    _add_selection(run)
+    run.add_argument("--max-calls", type=_positive, metavar="N", help="at most N keys of each table")
+    run.add_argument("--output", type=Path, metavar="DIR", help="write summary.json and report.html there")
+    run.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+    status = verbs.add_parser("status", help="show every table and the latest rounds", allow_abbrev=False)
+    status.add_argument("--json", action="store_true", help="print JSON")
+
+    sample = verbs.add_parser("sample", help="load synthetic or suite2p recordings", allow_abbrev=False)
+    _add_sample(sample)
+
+    report = verbs.add_parser("report", help="write the HTML report of a round", allow_abbrev=False)
+    report.add_argument("--summary", type=Path, required=True, metavar="FILE", help="summary.json of the round")
+    report.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE")
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tables",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only these tables (module.Class, Class, or patterns such as 'svd.*'); may be repeated",
+    )
+    parser.add_argument(
+        "--where",
+        default="",
+        metavar="CONDITION",
+        help="only keys that match: SQL (subject_id = 1) or JSON ({\"subject_id\": 1}, or a list of such)",
+    )
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", choices=("small", "medium", "large"), default="small", help="synthetic: how much")
+    parser.add_argument("--seed", type=int, default=1, help="synthetic: seed of the random numbers")
+    parser.add_argument("--suite2p", type=Path, metavar="FOLDER", help="load this suite2p output folder instead")
+    parser.add_argument("--frame-rate", type=float, metavar="HZ", help="suite2p: frame rate; default: that of ops.npy")
+    parser.add_argument("--subject-id", type=int, metavar="ID", help="suite2p: the animal; default: a new one")
+    parser.add_argument("--session", type=int, metavar="N", help="suite2p: the session; default: the next free one")
+    parser.add_argument("--epoch-type", default="spont_only", metavar="TYPE", help="suite2p: default spont_only")
+    parser.add_argument("--brain-area", metavar="NAME", help="suite2p: the area that all ROIs lie in")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

@@ -1,0 +1,89 @@
+"""One connection to the database server, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import datajoint as dj
+import psycopg2
+import pymysql
+
+from workflow.settings import Database
+
+CONNECT_TIMEOUT = 10  # s
+
+
+class DatabaseUnreachableError(ConnectionError):
+    """No database server answers; the message is one line."""
+
+
+class DatabaseRefusedError(PermissionError):
+    """The database server answers but refuses the user; the message is one line."""
+
+
+def connect(database: Database) -> dj.Connection:
+    """Configure DataJoint and open its connection.
+
+    Parameters
+    ----------
+    database : Database
+        Where the server is and who we are.
+
+    Returns
+    -------
+    datajoint.Connection
+
+    Raises
+    ------
+    DatabaseUnreachableError
+        If no server answers.
+    DatabaseRefusedError
+        If the server refuses the user, the password or the database.
+    """
+    _knock(database)
+    config = dj.config
+    config["loglevel"] = "ERROR"
+    config["safemode"] = False
+    config["display.show_tuple_count"] = False
+    config["database.backend"] = database.backend
+    config["database.host"] = database.host
+    config["database.port"] = database.port
+    config["database.user"] = database.user
+    config["database.password"] = database.password
+    config["database.name"] = database.name
+    config["jobs.add_job_metadata"] = True
+    if database.is_socket:
+        config["database.use_tls"] = False
+    try:
+        return dj.conn(reset=True)
+    except (psycopg2.Error, pymysql.MySQLError, dj.DataJointError) as error:
+        raise _explain(database, error) from None
+
+
+def _knock(database: Database) -> None:
+    """Fail within seconds, by name, where no server listens."""
+    try:
+        if database.is_socket:
+            with socket.socket(socket.AF_UNIX) as door:
+                door.settimeout(CONNECT_TIMEOUT)
+                door.connect(str(Path(database.host) / f".s.PGSQL.{database.port}"))
+        else:
+            socket.create_connection((database.host, database.port), timeout=CONNECT_TIMEOUT).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatabaseUnreachableError(
+            f"the {database} cannot be reached ({reason}): check DJ_HOST and DJ_PORT, and that the server runs"
+        ) from None
+
+
+def _explain(database: Database, error: Exception) -> Exception:
+    text = " ".join(str(error).split())
+    lowered = text.lower()
+    if "password" in lowered or "access denied" in lowered or "authentication" in lowered:
+        return DatabaseRefusedError(
+            f"the {database} refuses this user and password: check DJ_USER and DJ_PASS"
+        )
+    if "does not exist" in lowered or "unknown database" in lowered:
+        return DatabaseRefusedError(f"the {database} says: {text}: check DJ_DATABASE_NAME and DJ_USER")
+    return DatabaseUnreachableError(f"the {database} does not accept a connection: {text}")

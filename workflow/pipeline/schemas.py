@@ -1,0 +1,78 @@
+"""Bind the table classes to schemas of the connected server."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import datajoint as dj
+
+from workflow.pipeline import exp2, img, lab, stimanal, svd
+from workflow.pipeline.legacy_blobs import attach_blob_codec
+from workflow.settings import Settings
+
+UPSTREAM: dict[str, ModuleType] = {"lab": lab, "exp2": exp2, "img": img, "stimanal": stimanal}
+
+#: Modules whose Computed and Imported tables are served; each has a schema of its own.
+SERVED: dict[str, ModuleType] = {"svd": svd}
+
+#: Upstream tables that not every database has.
+OPTIONAL = {"ROIdeltaF", "ROISpikes"}
+
+
+class UpstreamError(LookupError):
+    """An upstream schema or table is missing; the message is one line."""
+
+
+def activate(settings: Settings) -> None:
+    """Bind every table class to its schema; declare what is ours.
+
+    Upstream tables are declared only where the settings ask for it (a sandbox); elsewhere they are
+    read as the database has them, whatever their tier, and never changed.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the schemas.
+
+    Raises
+    ------
+    UpstreamError
+        If the database lacks an upstream schema or table.
+    """
+    for name, module in UPSTREAM.items():
+        if settings.declare_upstream:
+            if not module.schema.is_activated():
+                module.schema.activate(settings.upstream[name])
+        else:
+            attach_blob_codec([settings.upstream[name]])
+            _read(module, name, settings.upstream[name])
+    for name, module in SERVED.items():
+        if not module.schema.is_activated():
+            module.schema.activate(f"{settings.prefix}{name}")
+
+
+def _read(module: ModuleType, name: str, schema_name: str) -> None:
+    """Replace a module's upstream classes by those that the database describes."""
+    try:
+        found = dj.VirtualModule(name, schema_name)
+    except dj.DataJointError as error:
+        raise UpstreamError(
+            f"the upstream schema {schema_name!r} cannot be read ({' '.join(str(error).split())}): "
+            f"set WORKFLOW_SCHEMA_{name.upper()} to the lab's schema, or load sample data with "
+            "WORKFLOW_UPSTREAM=declare"
+        ) from None
+    wanted = [key for key, value in vars(module).items() if _is_table(value)]
+    missing = [key for key in wanted if not hasattr(found, key) and key not in OPTIONAL]
+    if missing:
+        raise UpstreamError(
+            f"the upstream schema {schema_name!r} lacks the table(s) {', '.join(missing)}: "
+            f"check WORKFLOW_SCHEMA_{name.upper()}"
+        )
+    for key in wanted:
+        setattr(module, key, getattr(found, key, None))
+
+
+def _is_table(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, dj.Table)

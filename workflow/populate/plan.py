@@ -1,0 +1,163 @@
+"""What is due, in which order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import ModuleType
+from typing import Any
+
+import datajoint as dj
+
+from workflow.populate import jobs
+
+
+class RequestError(ValueError):
+    """The request makes no sense; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One computed table and how much of it there is.
+
+    Attributes
+    ----------
+    label : str
+        ``module.Class``.
+    due : int
+        Keys that can be computed and have no row yet.
+    done : int
+        Keys that have a row.
+    failed : int
+        Due keys whose last attempt failed.
+    """
+
+    label: str
+    due: int
+    done: int
+    failed: int
+
+
+def computed_tables(modules: Mapping[str, ModuleType]) -> dict[str, Any]:
+    """Find the Computed and Imported tables of the served modules.
+
+    Parameters
+    ----------
+    modules : mapping of str to module
+        Label of a module and the module, its schema activated.
+
+    Returns
+    -------
+    dict of str to table
+        ``module.Class`` and an instance of the class, parents before children.
+    """
+    tables = {
+        f"{name}.{attribute}": value()
+        for name, module in modules.items()
+        for attribute, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, dj.Computed | dj.Imported)
+        and value.__module__ == module.__name__
+    }
+    if not tables:
+        return {}
+    dependencies = next(iter(tables.values())).connection.dependencies
+    dependencies.load()
+    order = {full_name: position for position, full_name in enumerate(dependencies.topo_sort())}
+    return dict(sorted(tables.items(), key=lambda item: order[item[1].full_table_name]))
+
+
+def select(tables: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Narrow the tables to those that an operator named.
+
+    Parameters
+    ----------
+    tables : mapping
+        As `computed_tables` gives them.
+    names : iterable of str
+        ``module.Class``, ``Class``, or shell patterns of either; empty means all.
+
+    Raises
+    ------
+    RequestError
+        If a name matches nothing.
+    """
+    names = list(names)
+    if not names:
+        return dict(tables)
+    chosen: set[str] = set()
+    for name in names:
+        matches = [
+            label
+            for label in tables
+            if fnmatchcase(label, name) or fnmatchcase(label.rpartition(".")[2], name)
+        ]
+        if not matches:
+            raise RequestError(f"--tables {name}: no such table; there are: {', '.join(tables)}")
+        chosen.update(matches)
+    return {label: table for label, table in tables.items() if label in chosen}
+
+
+def parse_restriction(text: str, tables: Mapping[str, Any]) -> list[Any]:
+    """Turn ``--where`` into a DataJoint restriction and try it on every table.
+
+    Parameters
+    ----------
+    text : str
+        An SQL condition (``subject_id = 1``), or JSON: an object, or a list of objects of which one
+        must match. Empty means no restriction.
+    tables : mapping
+        The tables that it will apply to.
+
+    Returns
+    -------
+    list
+        Restrictions to be applied together; empty if none.
+
+    Raises
+    ------
+    RequestError
+        If the text cannot be parsed, or a table lacks an attribute that it names.
+    """
+    if not text.strip():
+        return []
+    restriction: Any = text
+    if text.lstrip()[0] in "{[":
+        restriction = _parse_json(text, tables)
+    for label, table in tables.items():
+        try:
+            len(table.key_source & restriction)
+        except Exception as error:
+            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RequestError(f"--where {text!r}: not a condition on {label}: {cause}") from None
+    return [restriction]
+
+
+def _parse_json(text: str, tables: Mapping[str, Any]) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"--where {text!r}: not JSON: {error}") from None
+    objects = value if isinstance(value, list) else [value]
+    if not objects or not all(isinstance(item, dict) and item for item in objects):
+        raise RequestError(f"--where {text!r}: JSON must be an object such as {{\"subject_id\": 1}} or a list of them")
+    for label, table in tables.items():
+        known = set(table.key_source.heading.names)
+        for name in (name for item in objects for name in item if name not in known):
+            raise RequestError(
+                f"--where {text!r}: {label} has no key attribute {name!r}; it has {', '.join(sorted(known))}"
+            )
+    return value
+
+
+def plan(tables: Mapping[str, Any], where: list[Any]) -> list[Entry]:
+    """Count what is due and done, without changing anything."""
+    return [_count(label, table, where) for label, table in tables.items()]
+
+
+def _count(label: str, table: Any, where: list[Any]) -> Entry:
+    remaining, total = table.progress(*where)
+    failed = len(jobs.failed(table, where))
+    return Entry(label, due=remaining, done=total - remaining, failed=failed)
