@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         settings = load()
+        os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"  # the settings above are all there is
         from workflow import commands  # noqa: PLC0415  (settings are checked before DataJoint reads them)
 
         return commands.execute(arguments, settings)

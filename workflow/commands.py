@@ -106,10 +106,24 @@ def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
             "WORKFLOW_UPSTREAM=declare and, on a shared server, other names in WORKFLOW_SCHEMA_*"
         )
     progress = Progress(sys.stderr).note
-    recording = load.read_suite2p(arguments.suite2p, arguments.frame_rate) if arguments.suite2p else None
-    _open(settings)
-    if recording is None:
+    if arguments.suite2p is None:
+        _open(settings)
         loaded = load.load_synthetic(arguments.size, arguments.seed, progress=progress)
+    else:
+        recording = load.read_suite2p(arguments.suite2p, frame_rate=arguments.frame_rate)
+        _open(settings)
+        loaded = load.load_recording(
+            recording,
+            subject_id=arguments.subject_id,
+            session=arguments.session,
+            epoch_type=arguments.epoch_type,
+            brain_area=arguments.brain_area,
+            progress=progress,
+        )
+    if arguments.json:
+        _print_json(loaded.as_dict())
+    else:
+        print(loaded.message)
     return EXIT_DONE
 
 

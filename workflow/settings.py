@@ -108,8 +108,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         declare_upstream=_choice(source, "WORKFLOW_UPSTREAM", "read", ("read", "declare")) == "declare",
         commit=commit,
         round=source.get("WORKFLOW_ROUND", ""),
-        user=source.get("WORKFLOW_USER", "") or getpass.getuser(),
+        user=source.get("WORKFLOW_USER", "") or _login(),
     )
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"uid {os.getuid()}"
 
 
 class _Source:

@@ -15,7 +15,7 @@ WHOLE_NUMBER_TOLERANCE = 1e-9
 
 
 def frames_per_bin(time_bin: float, frame_rate: float) -> int:
-    """Number of frames averaged into one bin: ``ceil(time_bin · frame_rate)``, at least 1.
+    """Count the frames averaged into one bin: ``ceil(time_bin · frame_rate)``, at least 1.
 
     Parameters
     ----------

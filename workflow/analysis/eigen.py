@@ -6,21 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import LinAlgError
-from scipy.linalg.lapack import dormqr, dstevd, dsytrd
+from scipy.linalg.lapack import dormqr, dstevd, dsytrd, dsytrd_lwork
 
 from workflow.analysis.arrays import Floats
 
-# LAPACK's own block size for these routines; its work arrays are this many columns.
-LAPACK_BLOCK = 32
-
 
 def largest_eigenvectors(G: Floats, how_many: Callable[[Floats], int]) -> tuple[Floats, Floats]:
-    """All eigenvalues of ``G``, and the eigenvectors of the largest ones.
+    """Compute all eigenvalues of ``G`` and the eigenvectors of the largest ones.
 
-    These are the steps of LAPACK's divide and conquer driver (``dsyevd``), except that only the wanted vectors
-    are carried back from the tridiagonal basis: the whole is about a quarter faster than
-    ``scipy.linalg.eigh(driver="evd")`` at n = 2000 with half of the vectors kept. Asking for a subset with
-    ``driver="evr"`` was slower than that, and its vectors were a thousand times less orthogonal.
+    These are the steps of LAPACK's divide and conquer driver (``dsyevd``), except that only the wanted
+    vectors are carried back from the tridiagonal basis. MEASURED
 
     Parameters
     ----------
@@ -45,7 +40,8 @@ def largest_eigenvectors(G: Floats, how_many: Callable[[Floats], int]) -> tuple[
     if n == 1:
         eigenvalues = G[0].copy()
         return eigenvalues, np.ones((1, how_many(eigenvalues)), order="F")
-    reduced, diagonal, off_diagonal, tau, info = dsytrd(G, lower=1, lwork=LAPACK_BLOCK * n, overwrite_a=1)
+    best_size, _ = dsytrd_lwork(n, lower=1)
+    reduced, diagonal, off_diagonal, tau, info = dsytrd(G, lower=1, lwork=int(best_size), overwrite_a=1)
     _check("dsytrd", info)
     ascending, W, info = dstevd(diagonal, off_diagonal, overwrite_d=1, overwrite_e=1)
     _check("dstevd", info)
@@ -61,7 +57,8 @@ def largest_eigenvectors(G: Floats, how_many: Callable[[Floats], int]) -> tuple[
     vectors[0] = wanted[0]
     rest = np.array(wanted[1:], order="F")
     del W, wanted
-    vectors[1:], _, info = dormqr("L", "N", reflectors, tau, rest, LAPACK_BLOCK * k, overwrite_c=1)
+    _, best, _ = dormqr("L", "N", reflectors, tau, rest, -1, overwrite_c=1)
+    vectors[1:], _, info = dormqr("L", "N", reflectors, tau, rest, int(best[0]), overwrite_c=1)
     _check("dormqr", info)
     return eigenvalues, vectors
 

@@ -21,6 +21,8 @@ from workflow.analysis.eigen import largest_eigenvectors
 
 CLAMP = 1e-7
 TRUST = 1e-5
+# Below this, squares have lost digits to underflow.
+SMALLEST_SQUARE = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps ** 2)
 # Components whose signs are looked up at a time when their time courses are not kept.
 SIGN_BLOCK = 256
 # A cumulative fraction this close to the wanted one has reached it.
@@ -112,11 +114,12 @@ def population_svd(Z: ArrayLike, *, max_components: int = 1000, overwrite: bool 
         own = np.ascontiguousarray(own)
     rois_are_fewer = own.shape[0] <= own.shape[1]
     G = _gram(own, over_rois=rois_are_fewer)
-    total = float(np.trace(G))
+    with np.errstate(over="ignore"):
+        total = float(np.trace(G))
     if not np.isfinite(total):
         raise ValueError("Z must be finite: it holds NaN, infinity or numbers too large to square")
-    if total == 0:
-        raise ValueError("Z must not be 0 everywhere: it has no variance to decompose")
+    if total < SMALLEST_SQUARE:
+        raise ValueError("Z must not be 0 everywhere, or so small that its squares are: nothing to decompose")
 
     def n_wanted(eigenvalues: Floats) -> int:
         s = _singular_values(own, eigenvalues)
@@ -128,7 +131,8 @@ def population_svd(Z: ArrayLike, *, max_components: int = 1000, overwrite: bool 
     del G
     s = _singular_values(own, eigenvalues)
     if _untrustworthy(s):
-        return _by_gesdd(own, max_components, overwrite=overwrite or not np.shares_memory(own, matrix))
+        expendable = own is not matrix or (overwrite and own.flags.writeable)
+        return _by_gesdd(own, max_components, overwrite=expendable)
     if rois_are_fewer:
         return _from_roi_side(own, s, vectors, max_components)
     return _from_frame_side(own, s, vectors, max_components)
@@ -198,7 +202,7 @@ def _by_gesdd(Z: Floats, max_components: int, *, overwrite: bool) -> SVD:
 
 
 def _signs(rows: Floats) -> Floats:
-    """+1 or −1 per row: the sign of its entry of largest magnitude, the first such entry where several tie."""
+    """Sign of the entry of largest magnitude in each row, the first such entry where several tie."""
     if not len(rows):
         return np.empty(0)
     high, low = rows.argmax(axis=1), rows.argmin(axis=1)

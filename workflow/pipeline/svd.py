@@ -78,7 +78,7 @@ class PopulationSVD(ThreeSteps, dj.Computed):
     n_frames : int32  # time bins used, T
     frame_rate : float64  # Hz
     bin_width : float64  # s, true width of a time bin
-    k90=null : int32  # components that explain 90 % of the variance
+    k90=null : int32  # components that explain nine tenths of the variance
     singular_values=null : <blob>  # all of them, descending
     code_commit="" : varchar(40)  # commit that computed this row
     """

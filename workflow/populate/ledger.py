@@ -32,8 +32,8 @@ class Round(dj.Manual):
 
 
 def opened(summary: Summary) -> None:
-    """Record that a round begins; the same round begun again on this machine starts over."""
-    Round.insert1(_row(summary), replace=True)
+    """Record that a round begins on this machine."""
+    Round.insert1(_row(summary), skip_duplicates=True)
 
 
 def closed(summary: Summary) -> None:

@@ -1,0 +1,37 @@
+"""The HTML report of a round: one file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workflow.report.gallery import gallery
+from workflow.report.page import page
+from workflow.report.summary_check import SummaryError, check
+
+__all__ = ["SummaryError", "write_report"]
+
+
+def write_report(summary: dict[str, Any], path: Path) -> None:
+    """Write the report of a round.
+
+    Figures are drawn from the database that the tables are bound to. Where none is connected, the
+    report says so and holds everything else.
+
+    Parameters
+    ----------
+    summary : dict
+        What ``summary.json`` holds (`workflow.populate.summary.Summary`).
+    path : Path
+        The HTML file; its directory exists. It is replaced whole or not at all.
+
+    Raises
+    ------
+    SummaryError
+        If the summary is not one that this version can read.
+    """
+    check(summary)
+    html = page(summary, gallery(summary))
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(path)

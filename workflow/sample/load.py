@@ -41,7 +41,7 @@ class LoadSummary:
     message: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as a dictionary that JSON can hold."""
+        """Give the same as a dictionary that JSON can hold."""
         return asdict(self)
 
 
@@ -168,7 +168,7 @@ def _require_declared() -> None:
     if undeclared:
         raise SampleError(
             "the upstream tables are read, not declared by us: sample data never goes into a laboratory's "
-            "own tables; set WORKFLOW_UPSTREAM=declare (and other names in WORKFLOW_SCHEMA_* on a shared server)"
+            "own tables; set WORKFLOW_UPSTREAM=declare and, on a shared server, other WORKFLOW_SCHEMA_* names"
         )
 
 
@@ -193,23 +193,23 @@ def _summary(sessions: Sequence[Session], *, present: bool, message: str) -> Loa
 def _is_present(sessions: Sequence[Session]) -> bool:
     """Whether the sample is in the database; something else in its place is an error."""
     subjects = [{"subject_id": subject_id} for subject_id in sorted({s.subject_id for s in sessions})]
-    present = sorted((lab.Subject & subjects).to_arrays("subject_id").tolist())
+    present = sorted((lab.Subject() & subjects).to_arrays("subject_id").tolist())
     if not present:
         return False
     expected = sorted((s.subject_id, s.session, len(s.rois), trace_count(s)) for s in sessions)
-    views = img.FOV & subjects & {"fov_name": sessions[0].label}
+    views = img.FOV() & subjects & {"fov_name": sessions[0].label}
     found = [
         (
             key["subject_id"],
             key["session"],
-            len(img.ROI & key),
-            len(img.ROIdeltaF & key) + len(img.ROISpikes & key),
+            len(img.ROI() & key),
+            len(img.ROIdeltaF() & key) + len(img.ROISpikes() & key),
         )
         for key in views.keys(order_by=["subject_id", "session"])
     ]
     if found != expected:
         raise SampleError(
-            f"animal {present[0]} is in the database with other content than {sessions[0].label!r} would give it: "
+            f"animal {present[0]} is in the database with other content than {sessions[0].label!r} gives it: "
             "choose another seed, or delete that animal first"
         )
     return True

@@ -11,7 +11,8 @@ import collections
 import datetime
 import pickle
 from collections.abc import Callable
-from typing import IO, Any
+from functools import partial
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def load_guarded(file: IO[bytes]) -> Any:
     Exception
         Any kind, if the bytes are no pickle.
     """
-    return _resolve(_Unpickler(file, encoding="latin1").load(), 0)
+    return _resolve(_Unpickler(file).load(), {}, 0)
 
 
 class _Dtype:
@@ -50,7 +51,8 @@ class _Dtype:
     def __init__(self, spec: object, *_: object) -> None:
         if not isinstance(spec, str):
             raise SampleError("it holds an array of an unusual type: it does not come from suite2p")
-        self._spec, self._byteorder = spec, "|"
+        self._spec = spec
+        self._byteorder: Literal["<", ">", "|", "="] = "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("<", ">", "|", "="):
@@ -73,20 +75,20 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._state = state
 
-    def build(self, depth: int) -> NDArray[Any]:
+    def build(self, done: dict[int, Any], depth: int) -> NDArray[Any]:
         if self._state is None:
             raise ValueError("an array without contents")
         _, shape, stand_in, fortran, content = self._state
         dtype = stand_in.dtype
-        order = "F" if fortran else "C"
+        order: Literal["C", "F"] = "F" if fortran else "C"
         if dtype.kind != "O":
-            return np.frombuffer(content, dtype).reshape(shape, order=order)
+            return np.asarray(np.frombuffer(content, dtype).reshape(tuple(shape), order=order))
         if not isinstance(content, list):
             raise ValueError("forged array of objects")
         result = np.empty(len(content), object)
         for index, item in enumerate(content):
-            result[index] = _resolve(item, depth + 1)
-        return result.reshape(shape, order=order)
+            result[index] = _resolve(item, done, depth + 1)
+        return np.asarray(result.reshape(tuple(shape), order=order))
 
 
 def _reconstruct(*_: object) -> _Array:
@@ -139,21 +141,28 @@ class _Unpickler(pickle.Unpickler):
         call = _KNOWN.get(f"{module}.{name}")
         if call is None:
             raise SampleError(
-                f"its pickle asks for {f'{module}.{name}'!r}, which plain data never needs: nothing of it was run; "
-                "do not trust this file"
+                f"its pickle asks for '{module}.{name}', which plain data never needs: "
+                "nothing of it was run, do not trust this file"
             )
         # A wrapper of its own, since a pickle may also set attributes of what it is given.
-        return lambda *arguments: call(*arguments)
+        return partial(call)
 
 
-def _resolve(value: Any, depth: int) -> Any:
-    """Replace the stand-ins inside a value by what they stand for."""
+def _resolve(value: Any, done: dict[int, Any], depth: int) -> Any:
+    """Replace the stand-ins inside a value by what they stand for.
+
+    ``done`` holds what was resolved before, by identity: what occurs twice is resolved once, else a small
+    file could unfold to any size.
+    """
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
-    if isinstance(value, _Array):
-        return value.build(depth)
-    if isinstance(value, dict):
-        return {key: _resolve(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_resolve(item, depth + 1) for item in value)
-    return value
+    if id(value) not in done:
+        if isinstance(value, _Array):
+            done[id(value)] = value.build(done, depth)
+        elif isinstance(value, dict):
+            done[id(value)] = {key: _resolve(item, done, depth + 1) for key, item in value.items()}
+        elif isinstance(value, list | tuple):
+            done[id(value)] = type(value)(_resolve(item, done, depth + 1) for item in value)
+        else:
+            return value
+    return done[id(value)]

@@ -65,8 +65,9 @@ class Wanted:
         ]
         if differing:
             raise SampleError(
-                f"{recording.folder} is in the database already, as {describe(found)} at {epoch.frame_rate:g} Hz, "
-                f"not as asked ({', '.join(differing)}): ask for that one, or delete its session first"
+                f"{recording.folder} is in the database already, as {describe(found)} at "
+                f"{epoch.frame_rate:g} Hz, not as asked ({', '.join(differing)}): "
+                "ask for that one, or delete its session first"
             )
 
 
@@ -85,12 +86,12 @@ def find(recording: Suite2pRecording) -> Session | None:
     if not keys:
         return None
     key = {name: keys[0][name] for name in img.FOV().primary_key}
-    epochs = (exp2.SessionEpoch & (img.ROIdeltaF & key)).to_dicts()
+    epochs = (exp2.SessionEpoch() & (img.ROIdeltaF() & key)).to_dicts()
     if len(epochs) != 1:
         raise SampleError(
-            f"field of view {keys[0]['fov_name']!r} ({key}) is in the database without its traces: delete it first"
+            f"field of view {keys[0]['fov_name']!r} ({key}) has no traces in the database: delete it first"
         )
-    areas: list[Any] = (dj.U("brain_area") & (img.ROIBrainArea & key)).to_arrays("brain_area").tolist()
+    areas: list[Any] = (dj.U("brain_area") & (img.ROIBrainArea() & key)).to_arrays("brain_area").tolist()
     return recording.as_session(
         subject_id=key["subject_id"],
         session=key["session"],
@@ -99,7 +100,7 @@ def find(recording: Suite2pRecording) -> Session | None:
         number=epochs[0]["session_epoch_number"],
         start_time=epochs[0]["session_epoch_start_time"],
         brain_area=areas[0] if areas else None,
-        frame_rate=(img.FOVEpoch & epochs[0]).fetch1("imaging_frame_rate"),
+        frame_rate=(img.FOVEpoch() & epochs[0]).fetch1("imaging_frame_rate"),
     )
 
 
@@ -111,17 +112,17 @@ def place(recording: Suite2pRecording, wanted: Wanted) -> Session:
     animal = {"subject_id": subject_id}
     session = wanted.session
     if session is None:
-        session = _next((exp2.Session & animal).to_arrays("session"))
+        session = _next((exp2.Session() & animal).to_arrays("session"))
     if subject_id > _MAX_SUBJECT or session > _MAX_SESSION:
         raise SampleError(
             f"animal {subject_id}, session {session} is beyond what the tables can number: name both"
         )
     key = {**animal, "session": session}
-    epochs = exp2.SessionEpoch & key
+    epochs = exp2.SessionEpoch() & key
     return recording.as_session(
         subject_id=subject_id,
         session=session,
-        fov_num=_next((img.FOV & key).to_arrays("fov_num")),
+        fov_num=_next((img.FOV() & key).to_arrays("fov_num")),
         epoch_type=wanted.epoch_type,
         number=_next(epochs.to_arrays("session_epoch_number")),
         start_time=max([0.0, *epochs.to_arrays("session_epoch_end_time").tolist()]),

@@ -105,7 +105,7 @@ class Truth:
     @property
     def variances(self) -> NDArray[np.float64]:
         """Variances of the planted components, falling; shape (d,); their sum is N · (1 - noise)."""
-        return np.square(np.linalg.svd(self.loadings, compute_uv=False), dtype=np.float64)
+        return np.asarray(np.square(np.linalg.svd(self.loadings, compute_uv=False)))
 
     @property
     def noise_edge(self) -> float:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.sample import dff
 from workflow.sample.errors import SampleError
-from workflow.sample.npy import read_array, read_pickled
-from workflow.sample.recording import Epoch, Plane, Roi, Session, Trace
+from workflow.sample.plane import checked_number, read_plane
+from workflow.sample.recording import Epoch, Roi, Session, Trace
 
 _HASHED = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy", "spks.npy")
 
@@ -129,8 +125,9 @@ def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2p
     """
     folder = Path(folder)
     if frame_rate is not None:
-        _number(frame_rate, "the frame rate", positive=True)
-    planes = [_read_plane(path, number, frame_rate) for path, number in _plane_folders(folder)]
+        checked_number(frame_rate, "the frame rate", positive=True)
+    folders = _plane_folders(folder)
+    planes = [read_plane(path, plane_num, frame_rate) for path, plane_num in folders]
     rates = sorted({plane.frame_rate for plane in planes})
     if len(rates) > 1:
         raise SampleError(f"{folder}: its planes differ in frame rate ({rates} Hz): give the frame rate")
@@ -152,8 +149,8 @@ def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2p
         raise SampleError(f"{folder / 'iscell.npy'}: no ROI is a cell: classify the ROIs in suite2p first")
     if undefined[cells].all():
         raise SampleError(
-            f"{folder / 'F.npy'}: no cell has a finite fluorescence with a positive baseline: run suite2p again, "
-            "with a smaller neucoeff"
+            f"{folder / 'F.npy'}: no cell has a finite fluorescence with a positive baseline: "
+            "run suite2p again, with a smaller neucoeff"
         )
     count = int(undefined[cells].sum())
     notes = (
@@ -163,7 +160,7 @@ def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2p
     )
     return Suite2pRecording(
         folder=folder,
-        fingerprint=f"suite2p {_digest([path for path, _ in _plane_folders(folder)])}",
+        fingerprint=f"suite2p {_digest([path for path, _ in folders])}",
         date=datetime.date.fromtimestamp((planes[0].folder / "F.npy").stat().st_mtime),
         frame_rate=rates[0],
         x_size=max(plane.x_size for plane in planes),
@@ -188,154 +185,6 @@ def _plane_folders(folder: Path) -> list[tuple[Path, int]]:
     return [(folder, 1)]
 
 
-@dataclass(frozen=True)
-class _PlaneData:
-    folder: Path
-    frame_rate: float
-    x_size: int
-    y_size: int
-    rois: list[Roi]
-    dff: NDArray[np.float32]
-    spikes: NDArray[np.float32] | None
-
-
-def _read_plane(folder: Path, number: int, frame_rate: float | None) -> _PlaneData:
-    F = _matrix(folder / "F.npy")
-    Fneu = _matrix(folder / "Fneu.npy", F.shape)
-    spikes = _matrix(folder / "spks.npy", F.shape) if (folder / "spks.npy").exists() else None
-    cell = _iscell(folder / "iscell.npy", len(F))
-    stat = read_pickled(folder / "stat.npy")
-    if stat.shape != (len(F),):
-        raise SampleError(
-            f"{folder / 'stat.npy'}: it describes {stat.size} ROIs but F.npy holds {len(F)}: {_SAME_RUN}"
-        )
-    options = _Options(folder / "ops.npy")
-    rate = frame_rate if frame_rate is not None else options.frame_rate()
-    plane = Plane(number, 1, options.image("meanImg"), options.image("meanImgE"))
-    rois = [
-        _roi(entry, plane, bool(cell[i]), F[i], f"{folder / 'stat.npy'}: ROI {i}")
-        for i, entry in enumerate(stat)
-    ]
-    return _PlaneData(
-        folder=folder,
-        frame_rate=rate,
-        x_size=options.size("Lx", max(roi.x for roi in rois)),
-        y_size=options.size("Ly", max(roi.y for roi in rois)),
-        rois=rois,
-        dff=dff.relative_fluorescence(
-            F,
-            Fneu,
-            rate,
-            coefficient=options.number("neucoeff", dff.NEUROPIL_COEFFICIENT),
-            window=options.number("win_baseline", dff.BASELINE_WINDOW),
-            sigma=options.number("sig_baseline", dff.BASELINE_SIGMA),
-        ),
-        spikes=None if spikes is None else np.array(spikes, dtype=np.float32, order="C"),
-    )
-
-
-_SAME_RUN = "all files must come from one run of suite2p"
-
-
-def _matrix(path: Path, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    array = read_array(path)
-    if array.ndim != 2:
-        raise SampleError(f"{path}: its shape is {array.shape}, not ROIs × frames: run suite2p again")
-    if shape is not None and array.shape != shape:
-        raise SampleError(f"{path}: its shape is {array.shape} but that of F.npy is {shape}: {_SAME_RUN}")
-    return array
-
-
-def _iscell(path: Path, count: int) -> NDArray[Any]:
-    array = read_array(path)
-    if array.ndim not in (1, 2) or len(array) != count:
-        raise SampleError(f"{path}: its shape is {array.shape} but F.npy holds {count} ROIs: {_SAME_RUN}")
-    first = np.array(array if array.ndim == 1 else array[:, 0])
-    if not np.isin(first, (0, 1)).all():
-        raise SampleError(
-            f"{path}: its first column holds other values than 0 and 1: classify the ROIs again"
-        )
-    return first
-
-
-def _roi(entry: Any, plane: Plane, cell: bool, trace: NDArray[Any], what: str) -> Roi:
-    if not isinstance(entry, dict) or "med" not in entry:
-        raise SampleError(f"{what} has no 'med' (its centre): run suite2p again")
-    centre = _vector(entry["med"], f"{what}: 'med'")
-    if centre.shape != (2,):
-        raise SampleError(f"{what}: 'med' is not a pair of pixel coordinates: run suite2p again")
-    pixels = {
-        name: _vector(entry[name], f"{what}: {name!r}") for name in ("xpix", "ypix", "lam") if name in entry
-    }
-    if len({pixel.size for pixel in pixels.values()}) > 1:
-        raise SampleError(f"{what}: 'xpix', 'ypix' and 'lam' differ in length: run suite2p again")
-    radius = _vector([entry.get("radius", 0.0)], f"{what}: 'radius'")[0]
-    values = np.asarray(trace, dtype=np.float64)
-    finite = bool(np.isfinite(values).all())
-    return Roi(
-        plane=plane,
-        roi_number=0,
-        uid=None,
-        x=float(centre[1]),
-        y=float(centre[0]),
-        radius=float(radius),
-        bad=not cell,
-        x_pix=pixels.get("xpix"),
-        y_pix=pixels.get("ypix"),
-        weight=pixels.get("lam"),
-        f_mean=float(values.mean()) if finite else None,
-        f_median=float(np.median(values)) if finite else None,
-    )
-
-
-def _vector(value: Any, what: str) -> NDArray[Any]:
-    array = np.asarray(value)
-    if array.ndim != 1 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise SampleError(f"{what} is not a list of finite numbers: run suite2p again")
-    return array
-
-
-def _number(value: Any, what: str, *, positive: bool) -> float:
-    number = (
-        float(value)
-        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        else math.nan
-    )
-    if not math.isfinite(number) or number < 0 or (positive and number == 0):
-        wanted = "a number above 0" if positive else "a number, 0 or above"
-        raise SampleError(f"{what} is {value!r}: it must be {wanted}")
-    return number
-
-
-class _Options:
-    """ops.npy: suite2p's settings and results."""
-
-    def __init__(self, path: Path) -> None:
-        held = read_pickled(path)
-        options = held.item() if held.size == 1 else None
-        if not isinstance(options, dict):
-            raise SampleError(f"{path}: it does not hold one dictionary: run suite2p again")
-        self._path, self._options = path, options
-
-    def number(self, name: str, default: float, *, positive: bool = False) -> float:
-        return _number(self._options.get(name, default), f"{self._path}: {name!r}", positive=positive)
-
-    def frame_rate(self) -> float:
-        if "fs" not in self._options:
-            raise SampleError(f"{self._path}: it has no frame rate ('fs'): give the frame rate")
-        return self.number("fs", math.nan, positive=True)
-
-    def size(self, name: str, furthest: float) -> int:
-        """Size of the field of view (pixels); where it is not recorded, up to the furthest ROI."""
-        return int(self.number(name, math.floor(furthest) + 1, positive=True))
-
-    def image(self, name: str) -> NDArray[np.float32] | None:
-        value = self._options.get(name)
-        if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "fiu":
-            return None
-        return value.astype(np.float32)
-
-
 def _digest(folders: list[Path]) -> str:
     hashed = hashlib.blake2b(digest_size=12)
     for folder in folders:
@@ -344,6 +193,6 @@ def _digest(folders: list[Path]) -> str:
             if path.exists():
                 with path.open("rb") as file:
                     hashed.update(f"{name} {path.stat().st_size} ".encode())
-                    for block in iter(lambda f=file: f.read(2**20), b""):
+                    while block := file.read(2**20):
                         hashed.update(block)
     return hashed.hexdigest()

@@ -22,25 +22,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from address import read_connection
 from programs import DatabaseError
 from server import Server
 
 STOPPED = 3  # what `status` returns when the server is not running, as service managers do
 
 
-def connection(server: Server) -> dict[str, Any]:
-    """Read connection.json, or give an empty dictionary when the server never ran."""
-    try:
-        return dict(json.loads(server.connection_file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-
-
 def report(server: Server, changed: bool, as_json: bool) -> int:
     """Print the state of the server and return the exit status of `status`."""
-    where = connection(server)
+    where = read_connection(server.connection_file)
     running = server.pid() is not None
     if as_json:
         print(json.dumps({"running": running, "changed": changed, "connection": where}))
@@ -56,7 +48,7 @@ def report(server: Server, changed: bool, as_json: bool) -> int:
 
 def environment(server: Server) -> dict[str, str]:
     """Give the variables that tell DataJoint to use the server."""
-    where = connection(server)
+    where = read_connection(server.connection_file)
     return {
         "DJ_BACKEND": where["backend"],
         "DJ_HOST": where["host"],

@@ -136,7 +136,6 @@ def run(account: Account, program: Path, *arguments: str | Path, statements: str
     tuple of int and str
         Exit status, and all that it wrote.
     """
-    identity = {"user": account.uid, "group": account.gid, "extra_groups": []} if account.differs else {}
     # Files, not pipes: a server that outlives its parent would keep a pipe open, and the reader waiting.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as source:
         source.write(statements.encode())
@@ -149,7 +148,9 @@ def run(account: Account, program: Path, *arguments: str | Path, statements: str
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
             check=False,
-            **identity,  # type: ignore[arg-type]
+            user=account.uid if account.differs else None,
+            group=account.gid if account.differs else None,
+            extra_groups=[] if account.differs else None,
         )
         output.seek(0)
         return done.returncode, output.read().decode(errors="replace")

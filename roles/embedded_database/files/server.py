@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import secrets
 import shutil
-import socket
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import address
 import programs
 import psutil
 from programs import Account, DatabaseError
@@ -66,25 +64,22 @@ class Server:
 
     def pid(self) -> int | None:
         """Return the process id of the running server, or None."""
-        postmaster = self._postmaster()
-        if postmaster is None:
-            return None
-        command = postmaster.cmdline()
-        folder = Path(command[command.index("-D") + 1])
-        return int(postmaster.pid) if folder.exists() and folder.samefile(self.data) else None
+        number, folder = self._postmaster() or (None, self.data)
+        return number if folder.exists() and folder.samefile(self.data) else None
 
-    def _postmaster(self) -> psutil.Process | None:
-        """Find the PostgreSQL server whose number is in postmaster.pid.
+    def _postmaster(self) -> tuple[int, Path] | None:
+        """Find the PostgreSQL server whose number is in postmaster.pid, and its data directory.
 
         A machine that lost power leaves the file, and the number may now belong to any program.
         """
         try:
-            number = (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0]
-            process = psutil.Process(int(number))
-            command = process.cmdline()
+            number = int((self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+            command = psutil.Process(number).cmdline()
         except (FileNotFoundError, psutil.NoSuchProcess, ValueError):
             return None
-        return process if command and Path(command[0]).name == "postgres" and "-D" in command else None
+        if not command or Path(command[0]).name != "postgres" or "-D" not in command:
+            return None
+        return number, Path(command[command.index("-D") + 1])
 
     @property
     def cluster(self) -> str:
@@ -113,15 +108,13 @@ class Server:
                 raise DatabaseError(
                     f"{self.password_file} is missing: restore it, or remove {self.directory} to begin afresh"
                 )
-            socket_directory = self._socket_directory(owner)
-            self._clear_after_crash(socket_directory)
-            for attempt in range(3):
-                port = self._port(remembered=attempt == 0)
-                if self._launch(owner, folder, socket_directory, port):
-                    break
-            else:
-                raise DatabaseError(f"cannot start: no free port on 127.0.0.1; see {self.log}")
-            self._write_connection(socket_directory, port)
+            earlier = address.read_connection(self.connection_file)
+            sockets = address.socket_directory(self.directory / "socket", earlier.get("host", ""), owner)
+            self._clear_after_crash(sockets)
+            port = address.free_port(earlier.get("port", 0))
+            while not self._launch(owner, folder, sockets, port):
+                port = address.free_port()
+            address.write_connection(self.connection_file, self._connection(sockets, port))
             return True
 
     def stop(self) -> bool:
@@ -144,7 +137,21 @@ class Server:
 
     def _reachable(self) -> bool:
         """Say whether connection.json and the socket that it names are there."""
-        return Path(self._remembered("host"), f".s.PGSQL.{self._remembered('port')}").is_socket()
+        there = address.read_connection(self.connection_file)
+        return bool(there) and Path(there["host"], f".s.PGSQL.{there['port']}").is_socket()
+
+    def _connection(self, sockets: Path, port: int) -> dict[str, Any]:
+        """Say all that a client needs but the password."""
+        return {
+            "backend": "postgresql",
+            "host": str(sockets),
+            "port": port,
+            "tcp_host": "127.0.0.1",
+            "tcp_port": port,
+            "user": ROLE,
+            "name": ROLE,
+            "password_file": str(self.password_file),
+        }
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -194,7 +201,7 @@ class Server:
         if status != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", output):
             raise DatabaseError(f"{program.name} failed: {programs.one_line(output)}")
 
-    def _clear_after_crash(self, socket_directory: Path) -> None:
+    def _clear_after_crash(self, sockets: Path) -> None:
         """Remove the lock files that a killed server left, once nothing of it runs any more.
 
         PostgreSQL would do so itself, unless the number of the dead process is in use again or the process
@@ -213,12 +220,12 @@ class Server:
         if alive:
             pids = " ".join(str(process.pid) for process in alive)
             raise DatabaseError(f"processes of a killed server still run: end them first (kill {pids})")
-        for lock in (left, *socket_directory.glob(".s.PGSQL.*")):
+        for lock in (left, *sockets.glob(".s.PGSQL.*")):
             lock.unlink()
 
-    def _launch(self, owner: Account, folder: Path, socket_directory: Path, port: int) -> bool:
+    def _launch(self, owner: Account, folder: Path, sockets: Path, port: int) -> bool:
         """Start on a port; False if somebody took the port in the meantime."""
-        settings = SETTINGS.format(cluster=self.cluster, port=port, socket=socket_directory)
+        settings = SETTINGS.format(cluster=self.cluster, port=port, socket=sockets)
         (self.data / "embedded.conf").write_text(settings, encoding="utf-8")
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.old"))
@@ -231,83 +238,10 @@ class Server:
             return False
         raise DatabaseError(f"cannot start: {programs.one_line(log)}; see {self.log}")
 
-    def _remembered(self, name: str) -> str:
-        """Read one value of an earlier connection.json; '' if there is none."""
-        try:
-            return str(json.loads(self.connection_file.read_text(encoding="utf-8"))[name])
-        except (FileNotFoundError, ValueError, KeyError):
-            return ""
-
-    def _port(self, remembered: bool) -> int:
-        """Choose a free TCP port, the one of the last start if it is still free."""
-        earlier = self._remembered("port") if remembered else ""
-        for candidate in (int(earlier), 0) if earlier.isdigit() else (0,):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", candidate))
-                except OSError:
-                    continue
-                return int(probe.getsockname()[1])
-        raise DatabaseError("no free TCP port on 127.0.0.1")
-
-    def _socket_directory(self, owner: Account) -> Path:
-        """Choose a directory for the socket in which a socket can be made and whose name needs no quoting."""
-        beside = self.directory / "socket"
-        if can_hold_socket(beside):
-            beside.mkdir(exist_ok=True)
-            beside.chmod(0o755)
-            os.chown(beside, owner.uid, owner.gid)
-            return beside
-        earlier = Path(self._remembered("host") or beside)
-        if earlier != beside and earlier.is_dir() and earlier.stat().st_uid == owner.uid:
-            return earlier
-        # Too long or too odd a path: a fresh private directory, since a guessable name could be occupied.
-        fallback = Path(tempfile.mkdtemp(prefix="workflow-db-"))
-        fallback.chmod(0o755)
-        os.chown(fallback, owner.uid, owner.gid)
-        return fallback
-
-    def _write_connection(self, socket_directory: Path, port: int) -> None:
-        """Write connection.json in one step, so that a reader never sees half of it."""
-        where = {
-            "backend": "postgresql",
-            "host": str(socket_directory),
-            "port": port,
-            "tcp_host": "127.0.0.1",
-            "tcp_port": port,
-            "user": ROLE,
-            "name": ROLE,
-            "password_file": str(self.password_file),
-        }
-        new = self.connection_file.with_suffix(".json.new")
-        new.write_text(json.dumps(where, indent=2) + "\n", encoding="utf-8")
-        new.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
-        new.replace(self.connection_file)
-
-
-def can_hold_socket(directory: Path) -> bool:
-    """Say whether a Unix socket can be made in a directory: length of the path, kind of file system.
-
-    Only plain names count, since PostgreSQL and DataJoint give a meaning to commas, quotes and colons.
-    """
-    if not re.fullmatch(r"[\w./ -]+", str(directory)):
-        return False
-    directory.mkdir(exist_ok=True)
-    trial = directory / ".s.PGSQL.65535"  # the longest name PostgreSQL gives a socket
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.bind(str(trial))
-        except OSError:
-            return False
-    trial.unlink()
-    return True
-
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, from the first moment on."""
     path.unlink(missing_ok=True)
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-    ) as handle:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
         handle.write(text)

@@ -1,0 +1,82 @@
+"""Numbers, times and foreign text as HTML shows them."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+#: Characters that HTML or UTF-8 cannot carry: control characters but tab and newline, lone surrogates,
+#: and the marks that turn the direction of everything after them.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+#: The longest foreign text that is shown whole.
+LONGEST = 2000
+
+
+def escape(value: Any) -> str:
+    """Make any value inert in HTML, in text and in quoted attributes.
+
+    Parameters
+    ----------
+    value : object
+        Anything, hostile text included.
+
+    Returns
+    -------
+    str
+        Without markup, and without characters that a page cannot carry.
+    """
+    return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """Cut a text that is too long, and say by how much."""
+    if len(text) <= longest:
+        return text
+    return f"{text[:longest]} … ({number(len(text) - longest)} more characters in summary.json)"
+
+
+def number(value: float) -> str:
+    """Write a count with thin spaces between thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def count(value: int, singular: str, plural: str = "") -> str:
+    """Write a count with its noun: ``1 key``, ``2 keys``."""
+    return f"{number(value)} {singular if value == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span as people say it: ``0.21 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s" if seconds >= 0.001 else f"{1000 * seconds:.2g} ms" if seconds > 0 else "0 s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{number(hours)} h {minutes:02d} min"
+
+
+def moment(iso: Any) -> datetime | None:
+    """Read an ISO 8601 time; None where there is none."""
+    try:
+        parsed = datetime.fromisoformat(str(iso))
+    except ValueError:
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def clock(time: datetime) -> str:
+    """Write a time of day and its date, UTC."""
+    return f"{time.day} {time:%B %Y, %H:%M:%S} UTC"
+
+
+def key_text(key: Mapping[str, Any]) -> str:
+    """Write a key on one line: ``subject_id 1 · session 2``."""
+    return " · ".join(f"{name} {shorten(str(value), 200)}" for name, value in key.items())
