@@ -10,7 +10,7 @@ from typing import Any
 
 #: Characters that HTML or UTF-8 cannot carry: control characters but tab and newline, lone surrogates,
 #: and the marks that turn the direction of everything after them.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 #: The longest foreign text that is shown whole.
 LONGEST = 2000
@@ -80,3 +80,9 @@ def clock(time: datetime) -> str:
 def key_text(key: Mapping[str, Any]) -> str:
     """Write a key on one line: ``subject_id 1 · session 2``."""
     return " · ".join(f"{name} {shorten(str(value), 200)}" for name, value in key.items())
+
+
+
+def section(identifier: str, heading: str, content: str) -> str:
+    """Frame a section; its heading and content are HTML already."""
+    return f'<section aria-labelledby="{identifier}">\n<h2 id="{identifier}">{heading}</h2>\n{content}\n</section>'

@@ -50,7 +50,8 @@ def baseline(
     smooth = np.asarray(F, dtype=np.float64)
     if sigma > 0:
         smooth = ndimage.gaussian_filter1d(smooth, sigma, axis=1)
-    size = max(1, int(window * frame_rate))
+    # Mirrored at its edges, the trace repeats after 2 T frames: a longer window finds nothing new.
+    size = min(max(1, int(window * frame_rate)), 2 * smooth.shape[1])
     lowest = ndimage.minimum_filter1d(smooth, size, axis=1)
     return np.asarray(ndimage.maximum_filter1d(lowest, size, axis=1), dtype=np.float64)
 
@@ -88,13 +89,13 @@ def relative_fluorescence(
     result = np.full(F.shape, np.nan, dtype=np.float32)
     for first in range(0, len(F), _BLOCK):
         rows = slice(first, first + _BLOCK)
-        with np.errstate(invalid="ignore"):  # infinite minus infinite is NaN, as it should be
+        with np.errstate(invalid="ignore", over="ignore"):  # the result is not finite, and left out below
             corrected = np.asarray(F[rows], np.float64) - coefficient * np.asarray(Fneu[rows], np.float64)
         usable = np.flatnonzero(np.isfinite(corrected).all(axis=1))
         low = baseline(corrected[usable], frame_rate, window=window, sigma=sigma)
         positive = (low > 0).all(axis=1)
         usable, low = usable[positive], low[positive]
-        with np.errstate(over="ignore"):  # beyond float32: infinite, so left out below
+        with np.errstate(invalid="ignore", over="ignore"):
             result[first + usable] = (corrected[usable] - low) / low
     result[~np.isfinite(result).all(axis=1)] = np.nan
     return result

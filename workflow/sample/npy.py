@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -37,7 +36,7 @@ def read_array(path: Path) -> NDArray[Any]:
         raise SampleError(f"{path}: it holds pickled objects where an array of numbers is expected: {_AGAIN}")
     if dtype.kind not in "fiu":
         raise SampleError(f"{path}: it holds {dtype} where numbers are expected: {_AGAIN}")
-    if 0 in shape:
+    if any(length < 1 for length in shape):
         raise SampleError(f"{path}: it is empty (shape {shape}): {_AGAIN}")
     expected = offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
     size = path.stat().st_size
@@ -86,20 +85,26 @@ _COPY = "copy it again"
 
 
 def _header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    if not path.is_file():
-        raise SampleError(f"{path}: there is no such file: give a folder that suite2p has finished with")
-    if not os.access(path, os.R_OK):
-        raise SampleError(f"{path}: it may not be read: change its permissions")
-    with path.open("rb") as file:
-        try:
-            version = npy_format.read_magic(file)
-            read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-            shape, _, dtype = read(file)
-        except (ValueError, EOFError) as error:
-            raise SampleError(
-                f"{path}: it is no .npy file, or truncated ({_one_line(error)}): {_COPY}"
-            ) from None
-        return dtype, shape, file.tell()
+    try:
+        with path.open("rb") as file:
+            return _parse_header(path, file)
+    except (FileNotFoundError, IsADirectoryError):
+        raise SampleError(
+            f"{path}: there is no such file: give a folder that suite2p has finished with"
+        ) from None
+    except OSError as error:
+        raise SampleError(f"{path}: it cannot be read: {error.strerror}: check its permissions") from None
+
+
+def _parse_header(path: Path, file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    try:
+        version = npy_format.read_magic(file)
+        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    # A damaged header is parsed as Python text, which can fail in any way.
+    except Exception as error:
+        raise SampleError(f"{path}: it is no .npy file, or truncated ({_one_line(error)}): {_COPY}") from None
+    return dtype, shape, file.tell()
 
 
 def _one_line(error: Exception) -> str:

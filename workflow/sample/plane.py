@@ -18,6 +18,8 @@ from workflow.sample.recording import Plane, Roi
 
 @dataclass(frozen=True)
 class PlaneData:
+    """What `read_plane` found; arrays have the shape (ROIs, frames)."""
+
     folder: Path
     frame_rate: float
     x_size: int
@@ -28,6 +30,13 @@ class PlaneData:
 
 
 def read_plane(folder: Path, number: int, frame_rate: float | None) -> PlaneData:
+    """Read the plane with this number; ``frame_rate`` (Hz) wins over that of ops.npy.
+
+    Raises
+    ------
+    SampleError
+        If a file is missing, damaged, of the wrong kind or shape, or contradicts another.
+    """
     F = _matrix(folder / "F.npy")
     Fneu = _matrix(folder / "Fneu.npy", F.shape)
     spikes = _matrix(folder / "spks.npy", F.shape) if (folder / "spks.npy").exists() else None
@@ -56,9 +65,9 @@ def read_plane(folder: Path, number: int, frame_rate: float | None) -> PlaneData
             rate,
             coefficient=options.number("neucoeff", dff.NEUROPIL_COEFFICIENT),
             window=options.number("win_baseline", dff.BASELINE_WINDOW),
-            sigma=options.number("sig_baseline", dff.BASELINE_SIGMA),
+            sigma=options.number("sig_baseline", dff.BASELINE_SIGMA, largest=1e4),
         ),
-        spikes=None if spikes is None else np.array(spikes, dtype=np.float32, order="C"),
+        spikes=None if spikes is None else _single(spikes),
     )
 
 
@@ -72,6 +81,11 @@ def _matrix(path: Path, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
     if shape is not None and array.shape != shape:
         raise SampleError(f"{path}: its shape is {array.shape} but that of F.npy is {shape}: {_SAME_RUN}")
     return array
+
+
+def _single(array: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # infinite where it does not fit, so that computations leave it out
+        return np.array(array, dtype=np.float32, order="C")
 
 
 def _iscell(path: Path, count: int) -> NDArray[Any]:
@@ -99,7 +113,9 @@ def _roi(entry: Any, plane: Plane, cell: bool, trace: NDArray[Any], what: str) -
         raise SampleError(f"{what}: 'xpix', 'ypix' and 'lam' differ in length: run suite2p again")
     radius = _vector([entry.get("radius", 0.0)], f"{what}: 'radius'")[0]
     values = np.asarray(trace, dtype=np.float64)
-    finite = bool(np.isfinite(values).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(values.mean())
+    finite = math.isfinite(mean)
     return Roi(
         plane=plane,
         roi_number=0,
@@ -111,7 +127,7 @@ def _roi(entry: Any, plane: Plane, cell: bool, trace: NDArray[Any], what: str) -
         x_pix=pixels.get("xpix"),
         y_pix=pixels.get("ypix"),
         weight=pixels.get("lam"),
-        f_mean=float(values.mean()) if finite else None,
+        f_mean=mean if finite else None,
         f_median=float(np.median(values)) if finite else None,
     )
 
@@ -127,16 +143,19 @@ def _vector(value: Any, what: str) -> NDArray[Any]:
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
 
 
-def checked_number(value: Any, what: str, *, positive: bool) -> float:
-    number = (
-        float(value)
-        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        else math.nan
-    )
-    if not math.isfinite(number) or number < 0 or (positive and number == 0):
-        wanted = "a number above 0" if positive else "a number, 0 or above"
-        raise SampleError(f"{what} is {value!r}: it must be {wanted}")
-    return number
+def checked_number(value: Any, what: str, *, positive: bool = False, largest: float = 1e6) -> float:
+    """Check a number from 0, or above it, to the largest that makes sense.
+
+    Raises
+    ------
+    SampleError
+        If it is none.
+    """
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not real or not 0 <= value <= largest or (positive and value == 0):
+        wanted = "above 0 and" if positive else "0 or above, and"
+        raise SampleError(f"{what} is {str(value)[:50]!r}: it must be a number, {wanted} at most {largest:g}")
+    return float(value)
 
 
 class _Options:
@@ -149,8 +168,9 @@ class _Options:
             raise SampleError(f"{path}: it does not hold one dictionary: run suite2p again")
         self._path, self._options = path, options
 
-    def number(self, name: str, default: float, *, positive: bool = False) -> float:
-        return checked_number(self._options.get(name, default), f"{self._path}: {name!r}", positive=positive)
+    def number(self, name: str, default: float, *, positive: bool = False, largest: float = 1e6) -> float:
+        value = self._options.get(name, default)
+        return checked_number(value, f"{self._path}: {name!r}", positive=positive, largest=largest)
 
     def frame_rate(self) -> float:
         if "fs" not in self._options:

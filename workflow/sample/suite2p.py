@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,7 +91,7 @@ class Suite2pRecording:
             session=session,
             date=self.date,
             mesoscope=False,
-            label=f"{self.fingerprint} {self.folder.resolve().name}"[:200],
+            label=f"{self.fingerprint} {_ascii(self.folder.resolve().name)}"[:200],
             fov_num=fov_num,
             x_size=self.x_size,
             y_size=self.y_size,
@@ -102,6 +103,11 @@ class Suite2pRecording:
 
 def _rows(traces: NDArray[np.float32]) -> Callable[[], Iterator[Trace]]:
     return lambda: iter(traces)
+
+
+def _ascii(name: str) -> str:
+    """Make a folder's name one that any database can hold."""
+    return name.encode("ascii", "replace").decode()
 
 
 def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2pRecording:
@@ -178,7 +184,11 @@ def _plane_folders(folder: Path) -> list[tuple[Path, int]]:
         raise SampleError(
             f"{folder}: there is no such folder: give a suite2p output folder, which holds F.npy"
         )
-    numbered = [(path, re.fullmatch(r"plane(\d+)", path.name)) for path in folder.iterdir() if path.is_dir()]
+    try:
+        inside = [path for path in folder.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise SampleError(f"{folder}: it cannot be read: {error.strerror}: check its permissions") from None
+    numbered = [(path, re.fullmatch(r"plane(\d+)", path.name)) for path in inside]
     planes = sorted((int(match[1]), path) for path, match in numbered if match)
     if planes and not (folder / "F.npy").exists():
         return [(path, number + 1) for number, path in planes]

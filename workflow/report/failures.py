@@ -1,0 +1,106 @@
+"""Which keys failed or were skipped, grouped by cause, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from workflow.report.text import count, escape, key_text, number, section, shorten
+
+MOST_GROUPS = 40
+MOST_KEYS = 12
+
+_ADVICE = (
+    (
+        r"MemoryError|out of memory|Unable to allocate",
+        "The machine ran out of memory: run these keys on a machine with more.",
+    ),
+    (
+        r"LostConnection|OperationalError|InterfaceError|server closed the connection|gone away",
+        "The connection to the database broke during this computation: run again. If it breaks at the same key, "
+        "look at the server's log and at its limit on the size of a statement.",
+    ),
+    (
+        r"IntegrityError|foreign key",
+        "Rows that this result refers to were deleted meanwhile: run again, or correct the upstream tables.",
+    ),
+    (
+        r"frame rate|differ in length|not a vector",
+        "The recording is inconsistent in the database: correct it there, or exclude the epoch, then run again.",
+    ),
+    (r"No space left|disk full|DiskFull", "A disk is full: make room on it, then run again."),
+)
+_DEFAULT_ADVICE = "Correct the cause, in the data or in the code, then run again: these keys are due in every round."
+
+
+def failures(summary: dict[str, Any]) -> str:
+    """Write the failed keys; empty if none failed."""
+    groups = _grouped(summary, "failed")
+    if not groups:
+        return ""
+    total = sum(len(keys) for keys in groups.values())
+    intro = f"{count(total, 'key')} failed for {count(len(groups), 'different cause')}." if len(groups) > 1 else ""
+    return section("failed", "What failed, and what to do", _all(groups, intro, advise=True))
+
+
+def skipped(summary: dict[str, Any]) -> str:
+    """Write the keys that were recorded with a reason instead of a result; empty if there are none."""
+    groups = _grouped(summary, "skipped")
+    if not groups:
+        return ""
+    intro = "These cannot be computed from what was recorded. They are not tried again."
+    return section("skipped", "What was skipped, and why", _all(groups, intro, advise=False))
+
+
+def advice(reason: str) -> str:
+    """Say what to do about an error message."""
+    for pattern, text in _ADVICE:
+        if re.search(pattern, reason, re.IGNORECASE):
+            return text
+    return _DEFAULT_ADVICE
+
+
+def command(table: str, key: dict[str, Any]) -> str:
+    """Write the command that computes one key again."""
+    where = json.dumps(key, default=str)
+    return f"run_workflow run --tables {shlex.quote(table)} --where {shlex.quote(where)}"
+
+
+def _grouped(summary: dict[str, Any], outcome: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Keys by table and cause, the most frequent cause first."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in summary["keys"]:
+        if entry["outcome"] == outcome:
+            cause = " ".join(str(entry["reason"]).split()) or "no message was recorded"
+            groups.setdefault((str(entry["table"]), cause), []).append(entry["key"])
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+
+def _all(groups: dict[tuple[str, str], list[dict[str, Any]]], intro: str, *, advise: bool) -> str:
+    parts = [f"<p>{intro}</p>"] if intro else []
+    shown = list(groups.items())[:MOST_GROUPS]
+    parts += [_group(table, cause, keys, advise=advise) for (table, cause), keys in shown]
+    if len(groups) > len(shown):
+        rest = sum(len(keys) for keys in groups.values()) - sum(len(keys) for _, keys in shown)
+        parts.append(
+            f"<p>{count(len(groups) - len(shown), 'more cause')} with {count(rest, 'key')} in all: "
+            "summary.json lists them.</p>"
+        )
+    return "\n".join(parts)
+
+
+def _group(table: str, cause: str, keys: list[dict[str, Any]], *, advise: bool) -> str:
+    items = "".join(f"<li>{escape(key_text(key))}</li>" for key in keys[:MOST_KEYS])
+    if len(keys) > MOST_KEYS:
+        items += f"<li>and {number(len(keys) - MOST_KEYS)} more: summary.json lists them all</li>"
+    lines = [
+        f'<article class="{"failed" if advise else "skipped"}">',
+        f"<h3>{escape(table)} · {count(len(keys), 'key')}</h3>",
+        f'<p class="message">{escape(shorten(cause))}</p>',
+    ]
+    if advise:
+        lines.append(f"<p>{escape(advice(cause))} To try {'the first of them' if len(keys) > 1 else 'it'} alone:</p>")
+        lines.append(f"<pre><code>{escape(shorten(command(table, keys[0])))}</code></pre>")
+    return "\n".join([*lines, f'<ul class="keys">{items}</ul>', "</article>"])
