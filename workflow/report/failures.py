@@ -32,7 +32,9 @@ _ADVICE = (
     ),
     (r"No space left|disk full|DiskFull", "A disk is full: make room on it, then run again."),
 )
-_DEFAULT_ADVICE = "Correct the cause, in the data or in the code, then run again: these keys are due in every round."
+_DEFAULT_ADVICE = (
+    "Correct the cause, in the data or in the code, then run again: these keys are due in every round."
+)
 
 
 def failures(summary: dict[str, Any]) -> str:
@@ -41,7 +43,11 @@ def failures(summary: dict[str, Any]) -> str:
     if not groups:
         return ""
     total = sum(len(keys) for keys in groups.values())
-    intro = f"{count(total, 'key')} failed for {count(len(groups), 'different cause')}." if len(groups) > 1 else ""
+    intro = (
+        f"{count(total, 'key')} failed for {count(len(groups), 'different cause')}."
+        if len(groups) > 1
+        else ""
+    )
     return section("failed", "What failed, and what to do", _all(groups, intro, advise=True))
 
 
@@ -101,6 +107,8 @@ def _group(table: str, cause: str, keys: list[dict[str, Any]], *, advise: bool) 
         f'<p class="message">{escape(shorten(cause))}</p>',
     ]
     if advise:
-        lines.append(f"<p>{escape(advice(cause))} To try {'the first of them' if len(keys) > 1 else 'it'} alone:</p>")
+        lines.append(
+            f"<p>{escape(advice(cause))} To try {'the first of them' if len(keys) > 1 else 'it'} alone:</p>"
+        )
         lines.append(f"<pre><code>{escape(shorten(command(table, keys[0])))}</code></pre>")
     return "\n".join([*lines, f'<ul class="keys">{items}</ul>', "</article>"])

@@ -42,7 +42,9 @@ def check(summary: Any) -> None:
 
 def _require(entry: Any, kind: type[Summary | TableOutcome | KeyOutcome], what: str) -> None:
     missing = (
-        [field.name for field in fields(kind) if field.name not in entry] if isinstance(entry, dict) else ["all"]
+        [field.name for field in fields(kind) if field.name not in entry]
+        if isinstance(entry, dict)
+        else ["all"]
     )
     if missing:
         raise SummaryError(f"{what} lacks {', '.join(missing)}: give the summary.json of a round")

@@ -10,7 +10,9 @@ from typing import Any
 
 #: Characters that HTML or UTF-8 cannot carry: control characters but tab and newline, lone surrogates,
 #: and the marks that turn the direction of everything after them.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
 
 #: The longest foreign text that is shown whole.
 LONGEST = 2000
@@ -52,7 +54,9 @@ def count(value: int, singular: str, plural: str = "") -> str:
 def duration(seconds: float) -> str:
     """Write a time span as people say it: ``0.21 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
     if seconds < 9.95:
-        return f"{seconds:.2g} s" if seconds >= 0.001 else f"{1000 * seconds:.2g} ms" if seconds > 0 else "0 s"
+        return (
+            f"{seconds:.2g} s" if seconds >= 0.001 else f"{1000 * seconds:.2g} ms" if seconds > 0 else "0 s"
+        )
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -80,7 +84,6 @@ def clock(time: datetime) -> str:
 def key_text(key: Mapping[str, Any]) -> str:
     """Write a key on one line: ``subject_id 1 · session 2``."""
     return " · ".join(f"{name} {shorten(str(value), 200)}" for name, value in key.items())
-
 
 
 def section(identifier: str, heading: str, content: str) -> str:

@@ -72,10 +72,11 @@ def ticks(span: float) -> tuple[list[float], list[str]]:
     least = span / 7
     if least <= 30:
         power = 10.0 ** math.floor(math.log10(least))
-        candidates = [factor * power for factor in (1, 2, 5, 10)] + [30.0]
-        step = min(value for value in sorted({*candidates, 10.0, 20.0, 30.0}) if value >= least)
+        step = min(value for value in (power, 2 * power, 5 * power, 10 * power, 30.0) if value >= least)
     else:
-        step = next((float(value) for value in _STEPS if value >= least), 604800.0 * math.ceil(least / 604800))
+        step = next(
+            (float(value) for value in _STEPS if value >= least), 604800.0 * math.ceil(least / 604800)
+        )
     unit, name = (1.0, "s") if step < 60 else (60.0, "min") if step < 3600 else (3600.0, "h")
     values = [index * step for index in range(math.floor(span / step + 1e-9) + 1)]
     return values, [f"{value / unit:g} {name}" for value in values]
@@ -93,7 +94,9 @@ def _lanes(summary: dict[str, Any]) -> list[_Lane]:
         text = f"{key_text(entry['key'])}: {entry['outcome']} in {duration(seconds)}"
         if entry["reason"]:
             text += f" ({shorten(' '.join(str(entry['reason']).split()), 200)})"
-        bars.setdefault(str(entry["table"]), []).append(_Bar(start, start + seconds, str(entry["outcome"]), text))
+        bars.setdefault(str(entry["table"]), []).append(
+            _Bar(start, start + seconds, str(entry["outcome"]), text)
+        )
     return [_Lane(table, _packed(some)) for table, some in bars.items() if some]
 
 
@@ -116,10 +119,14 @@ def _draw(lanes: list[_Lane], span: float, *, merge: bool) -> str:
     y = 0.0
     for lane in lanes:
         n_keys = sum(len(row) for row in lane.rows)
-        parts.append(f'<text class="lane" x="0" y="{y + 14:.1f}">{escape(lane.table)} · {count(n_keys, "key")}</text>')
+        parts.append(
+            f'<text class="lane" x="0" y="{y + 14:.1f}">{escape(lane.table)} · {count(n_keys, "key")}</text>'
+        )
         y += _LABEL
         for row in lane.rows:
-            drawn = _merged(row, y, lane.row_height, span) if merge else _single(row, y, lane.row_height, span)
+            drawn = (
+                _merged(row, y, lane.row_height, span) if merge else _single(row, y, lane.row_height, span)
+            )
             parts += drawn
             y += lane.row_height
         y += _GAP
@@ -134,7 +141,8 @@ def _axis(span: float, height: float) -> Iterator[str]:
     for value, label in zip(*ticks(span), strict=True):
         x = WIDTH * value / span
         yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height:.1f}"/>'
-        yield f'<text x="{x:.1f}" y="{height + 14:.1f}" text-anchor="middle">{label}</text>'
+        anchor = "middle" if value else "start"
+        yield f'<text x="{x:.1f}" y="{height + 14:.1f}" text-anchor="{anchor}">{label}</text>'
     yield f'<text x="{WIDTH / 2:.0f}" y="{height + 34:.1f}" text-anchor="middle">time since the round began</text>'
 
 

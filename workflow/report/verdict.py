@@ -75,7 +75,8 @@ def facts(summary: dict[str, Any]) -> str:
         "Exit code": f"{summary['exit_code']} ({_EXIT_CODES.get(summary['exit_code'], 'unknown')})",
     }
     items = "\n".join(
-        f"<div><dt>{name}</dt><dd>{escape(shorten(str(value), 300))}</dd></div>" for name, value in rows.items()
+        f"<div><dt>{name}</dt><dd>{escape(shorten(str(value), 300))}</dd></div>"
+        for name, value in rows.items()
     )
     return f'<h2>This round</h2>\n<dl class="facts">\n{items}\n</dl>'
 
@@ -95,7 +96,9 @@ def _work(summary: dict[str, Any]) -> str:
     where = "in one table" if n_tables == 1 else f"in {n_tables} tables"
     if not total["due"]:
         return (
-            f"Every result that can be computed {where} is in the database already." if summary["verdict"] == "succeeded" else ""
+            f"Every result that can be computed {where} is in the database already."
+            if summary["verdict"] == "succeeded"
+            else ""
         )
     if total["done"] == total["due"]:
         parts = ["all of them done"] if total["due"] > 1 else ["and it is done"]

@@ -140,9 +140,8 @@ def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2p
     if len({plane.spikes is None for plane in planes}) > 1:
         raise SampleError(f"{folder}: only some of its planes have spks.npy: run suite2p again, or remove it")
     shortest, longest = (pick(plane.dff.shape[1] for plane in planes) for pick in (min, max))
-    if (
-        longest - shortest > 1
-    ):  # an interleaved scan that was stopped leaves one frame more in the first planes
+    # An interleaved scan that was stopped leaves one frame more in the first planes.
+    if longest - shortest > 1:
         raise SampleError(
             f"{folder}: its planes differ in length ({shortest} to {longest} frames): run suite2p again"
         )
@@ -159,11 +158,7 @@ def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2p
             "run suite2p again, with a smaller neucoeff"
         )
     count = int(undefined[cells].sum())
-    notes = (
-        [f"{count} of {cells.sum()} cells have no positive, finite baseline and stay without dF/F"]
-        if count
-        else []
-    )
+    note = f"{count} of {cells.sum()} cells have no finite fluorescence with a positive baseline, so no dF/F"
     return Suite2pRecording(
         folder=folder,
         fingerprint=f"suite2p {_digest([path for path, _ in folders])}",
@@ -174,7 +169,7 @@ def read_suite2p(folder: Path | str, frame_rate: float | None = None) -> Suite2p
         rois=tuple(replace(roi, roi_number=number) for number, roi in enumerate(rois, start=1)),
         dff=activity,
         spikes=np.concatenate(spikes) if spikes else None,
-        notes=tuple(notes),
+        notes=(note,) if count else (),
     )
 
 
@@ -188,7 +183,7 @@ def _plane_folders(folder: Path) -> list[tuple[Path, int]]:
         inside = [path for path in folder.iterdir() if path.is_dir()]
     except OSError as error:
         raise SampleError(f"{folder}: it cannot be read: {error.strerror}: check its permissions") from None
-    numbered = [(path, re.fullmatch(r"plane(\d+)", path.name)) for path in inside]
+    numbered = [(path, re.fullmatch(r"plane([0-9]{1,3})", path.name)) for path in inside]
     planes = sorted((int(match[1]), path) for path, match in numbered if match)
     if planes and not (folder / "F.npy").exists():
         return [(path, number + 1) for number, path in planes]

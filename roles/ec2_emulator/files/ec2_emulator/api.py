@@ -107,8 +107,9 @@ class Application:
     machines : list of Machine
         The instances.
     faults : Path
-        File of errors to answer with, a JSON list of `{"action", "code", "message", "times"}`; each entry is
-        used up after its `times` requests. There need be none.
+        File of errors to answer with, a JSON list of `{"action", "access_key", "code", "message", "times"}`:
+        the next `times` requests for that action with that access key (either may be left out) are refused
+        with that code. There need be no such file.
     health : dict
         What GET /health answers.
     """
@@ -142,29 +143,31 @@ class Application:
 
     def refused(self, action: str, authorization: str) -> Response | None:
         """Refuse requests without credentials, actions that are not emulated, and what a fault asks for."""
-        if not re.search(r"Credential=[^/\s]+/", authorization):
+        credential = re.search(r"Credential=([^/\s]+)/", authorization)
+        if credential is None:
             return refusal("AuthFailure", "AWS was not able to validate the provided access credentials")
         if action not in ACTIONS:
             return refusal("InvalidAction", f"The emulated EC2 has no action {action}")
-        if fault := self.due_fault(action):
+        if fault := self.due_fault(action, credential[1]):
             return refusal(fault["code"], fault.get("message", f"Injected fault in {action}"))
         return None
 
-    def due_fault(self, action: str) -> dict[str, Any] | None:
-        """Take the next fault that was ordered for an action."""
+    def due_fault(self, action: str, access_key: str) -> dict[str, Any] | None:
+        """Take the next fault that was ordered for such a request."""
         with self.one_at_a_time:
             try:
                 faults = json.loads(self.faults.read_text())
             except FileNotFoundError:
                 return None
-            due: dict[str, Any] | None
-            due = next((one for one in faults if one["action"] == action and one["times"] > 0), None)
-            if due:
-                due["times"] -= 1
-                fresh = self.faults.with_suffix(".new")
-                fresh.write_text(json.dumps(faults))
-                fresh.replace(self.faults)
-            return due
+            request = {"action": action, "access_key": access_key}
+            for fault in faults:
+                if fault["times"] > 0 and all(fault.get(key, own) == own for key, own in request.items()):
+                    fault["times"] -= 1
+                    fresh = self.faults.with_suffix(".new")
+                    fresh.write_text(json.dumps(faults))
+                    fresh.replace(self.faults)
+                    return dict(fault)
+            return None
 
 
 class ServedRequest(Request):

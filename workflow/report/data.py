@@ -1,0 +1,156 @@
+"""What the figures show, fetched from the tables: never more than is drawn."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow.pipeline import exp2, img, svd
+
+Key = dict[str, Any]
+Floats = NDArray[np.float64]
+
+#: ROIs fetched at a time: an ROI's row of U can be kilobytes long, and only its first numbers are drawn.
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One row of PopulationSVD, without its arrays."""
+
+    key: Key
+    session_date: datetime.date
+    n_rois: int
+    n_frames: int
+    bin_width: float  # s
+    k90: int
+
+
+@dataclass(frozen=True)
+class RoiMap:
+    """Where the ROIs of an epoch lie and what they weigh; arrays have one entry per ROI.
+
+    Attributes
+    ----------
+    x, y : ndarray, shape (N,)
+        Centroids, in ``unit``.
+    plane : list of str
+        The imaging plane of each ROI.
+    area : list of str
+        Its brain area; empty where none is recorded.
+    weights : ndarray, shape (N, k)
+        The first columns of U.
+    unit : str
+        ``pixels`` or ``µm``.
+    """
+
+    x: Floats
+    y: Floats
+    plane: list[str]
+    area: list[str]
+    weights: Floats
+    unit: str
+
+
+def connected() -> bool:
+    """Whether the tables are bound to a database that answers."""
+    return bool(svd.schema.is_activated() and svd.schema.connection.is_connected)
+
+
+def decompositions() -> list[Decomposition]:
+    """List every decomposition that was computed, the latest recording first."""
+    names = ("n_rois", "n_frames", "bin_width", "k90")
+    computed = (svd.PopulationSVD & {"skip_reason": ""}).proj(*names) * exp2.Session.proj("session_date")
+    primary = svd.PopulationSVD().primary_key
+    found = [
+        Decomposition(
+            {name: row[name] for name in primary}, row["session_date"], *(row[name] for name in names)
+        )
+        for row in computed.to_dicts(order_by=primary)
+    ]
+    return sorted(found, key=lambda one: (one.session_date, one.key["session_epoch_number"]), reverse=True)
+
+
+def singular_values(key: Key) -> Floats:
+    """Fetch all singular values of one decomposition, descending."""
+    return np.asarray((svd.PopulationSVD & key).fetch1("singular_values"), dtype=float)
+
+
+def time_courses(key: Key, count: int) -> Floats:
+    """Fetch the first temporal components of one decomposition, shape (at most count, T)."""
+    first = svd.PopulationSVD.Component & key & f"component < {int(count)}"
+    return np.array(list(first.to_arrays("time_course", order_by="component")), dtype=float)
+
+
+def roi_map(key: Key, count: int) -> RoiMap:
+    """Fetch the centroids of one decomposition's ROIs and their first weights.
+
+    ROIs without a centroid are left out.
+
+    Parameters
+    ----------
+    key : dict
+        Primary key of PopulationSVD.
+    count : int
+        At most so many components.
+
+    Returns
+    -------
+    RoiMap
+    """
+    located = (svd.PopulationSVD.ROI & key) * img.ROI.proj("roi_centroid_x", "roi_centroid_y")
+    rows: list[tuple[Any, ...]] = []
+    areas = _areas(key)
+    primary = img.ROI().primary_key
+    for offset in range(0, len(svd.PopulationSVD.ROI & key), CHUNK):
+        for row in located.to_dicts(order_by=primary, limit=CHUNK, offset=offset):
+            x, y = row["roi_centroid_x"], row["roi_centroid_y"]
+            if x is not None and y is not None and np.isfinite((x, y)).all():
+                roi = tuple(row[name] for name in primary)
+                rows.append((x, y, _plane(row), areas.get(roi, ""), np.array(row["weights"][:count], float)))
+    x, y, plane, area, weights = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    scale = _micrometres_per_pixel(key)
+    return RoiMap(
+        x=np.array(x, float) * (scale or 1.0),
+        y=np.array(y, float) * (scale or 1.0),
+        plane=list(plane),
+        area=list(area),
+        weights=np.array(weights, float).reshape(len(rows), -1),
+        unit="µm" if scale else "pixels",
+    )
+
+
+def _areas(key: Key) -> dict[tuple[Any, ...], str]:
+    """The brain area of each ROI of a session; of several, the first by name."""
+    primary = img.ROI().primary_key
+    session = {name: key[name] for name in exp2.Session().primary_key}
+    rows = (img.ROIBrainArea & session).to_dicts(order_by=[*primary, "brain_area"])
+    return {tuple(row[name] for name in primary): str(row["brain_area"]) for row in reversed(rows)}
+
+
+def _plane(row: Mapping[str, Any]) -> str:
+    name = f"plane {row['plane_num']}"
+    name = name if row["channel_num"] == 1 else f"{name}, channel {row['channel_num']}"
+    return name if row["fov_num"] == 1 else f"field of view {row['fov_num']}, {name}"
+
+
+def _micrometres_per_pixel(key: Key) -> float | None:
+    """Scale of the image, where the epoch's four corners (4 × 2, µm) and the size in pixels are known."""
+    epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
+    session = {name: key[name] for name in exp2.Session().primary_key}
+    corners = [_corners(value) for value in (img.FOVEpoch & epoch).to_arrays("imaging_fov_um")]
+    widths: Sequence[Any] = (img.FOV & session).to_arrays("fov_x_size")
+    if len(corners) != 1 or len(widths) != 1 or corners[0] is None or not widths[0]:
+        return None
+    extent = float(np.ptp(corners[0][:, 0]))
+    return extent / float(widths[0]) if np.isfinite(extent) and extent > 0 else None
+
+
+def _corners(value: Any) -> Floats | None:
+    array = np.asarray(value)
+    return array.astype(float) if array.shape == (4, 2) and array.dtype.kind in "fiu" else None

@@ -1,0 +1,83 @@
+"""The figures of the report: which table has which, and how they stand in the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from workflow.report import data
+from workflow.report.figures import Figure
+from workflow.report.svd import population_svd
+from workflow.report.text import escape, section, shorten
+
+#: Draws the figures of one table from the database, given the keys that the round computed.
+Draw = Callable[[Sequence[dict[str, Any]]], Iterable[Figure]]
+
+#: To give another analysis figures, write a function and name it here by the label of its table.
+FIGURES: dict[str, Draw] = {
+    "svd.PopulationSVD": population_svd,
+}
+
+
+def gallery(summary: dict[str, Any]) -> str:
+    """Draw everything that can be drawn.
+
+    A figure that cannot be drawn is said in its place; the rest of the report does not depend on it.
+
+    Parameters
+    ----------
+    summary : dict
+        What ``summary.json`` holds, checked.
+
+    Returns
+    -------
+    str
+        HTML; a notice where no database is connected.
+    """
+    if summary["verdict"] == "refused" or not data.connected():
+        notice = "Figures are drawn from the database, and this report was made without a connection to it."
+        return section("results", "Results", f'<p class="notice">{notice}</p>')
+    parts = [_figures(label, draw, _done(summary, label)) for label, draw in FIGURES.items()]
+    return section("results", "Results", "\n".join(parts))
+
+
+def _done(summary: dict[str, Any], label: str) -> list[dict[str, Any]]:
+    return [
+        entry["key"] for entry in summary["keys"] if entry["table"] == label and entry["outcome"] == "done"
+    ]
+
+
+def _figures(label: str, draw: Draw, done: Sequence[dict[str, Any]]) -> str:
+    heading = f"<h3>{escape(label)}</h3>"
+    try:
+        figures = list(draw(done))
+    except Exception as error:
+        cause = shorten(f"{type(error).__name__}: {' '.join(str(error).split())}", 500)
+        return (
+            f'{heading}\n<p class="notice">The figures of this table could not be drawn: {escape(cause)}</p>'
+        )
+    if not figures:
+        return f'{heading}\n<p class="notice">The database holds no result of this table yet.</p>'
+    return "\n".join([heading, *map(_html, figures)])
+
+
+def _html(figure: Figure) -> str:
+    drawing = f'<div class="wide">{figure.svg}</div>\n' if figure.svg else ""
+    return (
+        f"<figure>\n<h4>{escape(figure.title)}</h4>\n{drawing}"
+        f"<figcaption>{escape(figure.caption)}</figcaption>\n{_table(figure)}</figure>"
+    )
+
+
+def _table(figure: Figure) -> str:
+    if not figure.rows:
+        return ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in figure.columns)
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td class=number>{escape(cell)}</td>" for cell in rest)}</tr>'
+        for first, *rest in figure.rows
+    )
+    return (
+        f'<div class="wide"><table>\n<caption>{escape(figure.title)}: the numbers</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
+    )
