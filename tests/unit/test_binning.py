@@ -23,7 +23,9 @@ from workflow.analysis.normalization import BLOCK_VALUES, Reason, zscore
         (1e-12, 1.0, 1),
     ],
 )
-def test_frames_per_bin_is_the_ceiling_without_rounding_slop(time_bin: float, frame_rate: float, frames: int) -> None:
+def test_frames_per_bin_is_the_ceiling_without_rounding_slop(
+    time_bin: float, frame_rate: float, frames: int
+) -> None:
     assert frames_per_bin(time_bin, frame_rate) == frames
 
 
@@ -97,7 +99,9 @@ def test_values_that_are_not_finite_spoil_only_their_own_bins() -> None:
         (np.array([[None, 1.0]], dtype=object), 1, 10, "real"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(F: np.ndarray, time_bin: float, frame_rate: float, named: str) -> None:
+def test_bad_input_is_refused_in_one_line(
+    F: np.ndarray, time_bin: float, frame_rate: float, named: str
+) -> None:
     with pytest.raises(ValueError, match=named) as refused:
         bin_frames(F, time_bin, frame_rate)
     assert "\n" not in str(refused.value)
@@ -179,12 +183,12 @@ def test_layouts_agree_and_the_input_survives_unless_given_away(layout: str, ove
     F[::3] = 1.0
     expected = zscore(F)
     given = {
-        "C": lambda: F.copy(),
-        "F": lambda: np.asfortranarray(F),
-        "float32": lambda: F.astype(np.float32),
-        "strided": lambda: np.repeat(F, 2, axis=1)[:, ::2],
-        "read-only": lambda: F.copy(),
-    }[layout]()
+        "C": F.copy(),
+        "F": np.asfortranarray(F),
+        "float32": F.astype(np.float32),
+        "strided": np.repeat(F, 2, axis=1)[:, ::2],
+        "read-only": F.copy(),
+    }[layout]
     given.flags.writeable = layout != "read-only"
     result = zscore(given, overwrite=overwrite)
     np.testing.assert_array_equal(result.Z, expected.Z)

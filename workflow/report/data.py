@@ -65,7 +65,7 @@ def connected() -> bool:
 def decompositions() -> list[Decomposition]:
     """List every decomposition that was computed, the latest recording first."""
     names = ("n_rois", "n_frames", "bin_width", "k90")
-    computed = (svd.PopulationSVD & {"skip_reason": ""}).proj(*names) * exp2.Session.proj("session_date")
+    computed = (svd.PopulationSVD() & {"skip_reason": ""}).proj(*names) * exp2.Session().proj("session_date")
     primary = svd.PopulationSVD().primary_key
     found = [
         Decomposition(
@@ -78,13 +78,13 @@ def decompositions() -> list[Decomposition]:
 
 def singular_values(key: Key) -> Floats:
     """Fetch all singular values of one decomposition, descending."""
-    return np.asarray((svd.PopulationSVD & key).fetch1("singular_values"), dtype=float)
+    return np.asarray((svd.PopulationSVD() & key).fetch1("singular_values"), dtype=np.float64)
 
 
 def time_courses(key: Key, count: int) -> Floats:
     """Fetch the first temporal components of one decomposition, shape (at most count, T)."""
-    first = svd.PopulationSVD.Component & key & f"component < {int(count)}"
-    return np.array(list(first.to_arrays("time_course", order_by="component")), dtype=float)
+    first = svd.PopulationSVD.Component() & key & f"component < {int(count)}"
+    return np.array(list(first.to_arrays("time_course", order_by="component")), dtype=np.float64)
 
 
 def roi_map(key: Key, count: int) -> RoiMap:
@@ -103,11 +103,11 @@ def roi_map(key: Key, count: int) -> RoiMap:
     -------
     RoiMap
     """
-    located = (svd.PopulationSVD.ROI & key) * img.ROI.proj("roi_centroid_x", "roi_centroid_y")
+    located = (svd.PopulationSVD.ROI() & key) * img.ROI().proj("roi_centroid_x", "roi_centroid_y")
     rows: list[tuple[Any, ...]] = []
     areas = _areas(key)
     primary = img.ROI().primary_key
-    for offset in range(0, len(svd.PopulationSVD.ROI & key), CHUNK):
+    for offset in range(0, len(svd.PopulationSVD.ROI() & key), CHUNK):
         for row in located.to_dicts(order_by=primary, limit=CHUNK, offset=offset):
             x, y = row["roi_centroid_x"], row["roi_centroid_y"]
             if x is not None and y is not None and np.isfinite((x, y)).all():
@@ -126,10 +126,10 @@ def roi_map(key: Key, count: int) -> RoiMap:
 
 
 def _areas(key: Key) -> dict[tuple[Any, ...], str]:
-    """The brain area of each ROI of a session; of several, the first by name."""
+    """Look up the brain area of each ROI of a session; of several, the first by name."""
     primary = img.ROI().primary_key
     session = {name: key[name] for name in exp2.Session().primary_key}
-    rows = (img.ROIBrainArea & session).to_dicts(order_by=[*primary, "brain_area"])
+    rows = (img.ROIBrainArea() & session).to_dicts(order_by=[*primary, "brain_area"])
     return {tuple(row[name] for name in primary): str(row["brain_area"]) for row in reversed(rows)}
 
 
@@ -143,8 +143,8 @@ def _micrometres_per_pixel(key: Key) -> float | None:
     """Scale of the image, where the epoch's four corners (4 × 2, µm) and the size in pixels are known."""
     epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
     session = {name: key[name] for name in exp2.Session().primary_key}
-    corners = [_corners(value) for value in (img.FOVEpoch & epoch).to_arrays("imaging_fov_um")]
-    widths: Sequence[Any] = (img.FOV & session).to_arrays("fov_x_size")
+    corners = [_corners(value) for value in (img.FOVEpoch() & epoch).to_arrays("imaging_fov_um")]
+    widths: Sequence[Any] = (img.FOV() & session).to_arrays("fov_x_size")
     if len(corners) != 1 or len(widths) != 1 or corners[0] is None or not widths[0]:
         return None
     extent = float(np.ptp(corners[0][:, 0]))

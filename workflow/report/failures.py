@@ -19,8 +19,8 @@ _ADVICE = (
     ),
     (
         r"LostConnection|OperationalError|InterfaceError|server closed the connection|gone away",
-        "The connection to the database broke during this computation: run again. If it breaks at the same key, "
-        "look at the server's log and at its limit on the size of a statement.",
+        "The connection to the database broke during this computation: run again. If it breaks at the same "
+        "key, look at the server's log and at its limit on the size of a statement.",
     ),
     (
         r"IntegrityError|foreign key",
@@ -28,7 +28,8 @@ _ADVICE = (
     ),
     (
         r"frame rate|differ in length|not a vector",
-        "The recording is inconsistent in the database: correct it there, or exclude the epoch, then run again.",
+        "The recording is inconsistent in the database: correct it there, or exclude the epoch, then run "
+        "again.",
     ),
     (r"No space left|disk full|DiskFull", "A disk is full: make room on it, then run again."),
 )

@@ -73,11 +73,13 @@ def _table(figure: Figure) -> str:
     if not figure.rows:
         return ""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in figure.columns)
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td class=number>{escape(cell)}</td>" for cell in rest)}</tr>'
-        for first, *rest in figure.rows
-    )
+    body = "\n".join(_row(*row) for row in figure.rows)
     return (
         f'<div class="wide"><table>\n<caption>{escape(figure.title)}: the numbers</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n"
     )
+
+
+def _row(name: str, *cells: str) -> str:
+    rest = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+    return f'<tr><th scope="row">{escape(name)}</th>{rest}</tr>'

@@ -58,7 +58,8 @@ def roi_weights(epoch: str, variance: Floats, rois: RoiMap, name: str) -> Figure
             bar = canvas.colorbar(
                 drawn, ax=grid[:, 1 + index], location="bottom", fraction=0.06, label="weight", extend="both"
             )
-            bar.solids.set_rasterized(True)
+            if bar.solids is not None:
+                bar.solids.set_rasterized(True)
         grid[0, 0].set_title("brain areas", loc="left")
         for axes, plane in zip(grid[:, 0], planes, strict=True):
             axes.set_ylabel(f"{plane}\ny ({rois.unit})")
@@ -66,7 +67,9 @@ def roi_weights(epoch: str, variance: Floats, rois: RoiMap, name: str) -> Figure
             axes.set_xlabel(f"x ({rois.unit})")
         grid[0, 0].invert_yaxis()
         canvas.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
-        alt = f"Maps of {count(len(rois.plane), 'ROI')} in {count(len(planes), 'plane')}, by brain area and by weight"
+        alt = (
+            f"Maps of {count(len(rois.plane), 'ROI')} in {count(len(planes), 'plane')}, by area and by weight"
+        )
         svg = inline_svg(canvas, name, alt)
     hidden = len(set(rois.plane)) - len(planes)
     more = f" {count(hidden, 'plane')} with fewer ROIs not drawn." if hidden else ""

@@ -47,7 +47,8 @@ def bar(shares: Iterable[tuple[str, float]], text: str) -> str:
             parts.append(f'<rect class="{name}" x="{100 * x:.2f}" width="{100 * share:.2f}" height="10"/>')
             x += share
     return (
-        f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{escape(text)}">'
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(text)}">'
         f'<rect class="track" width="100" height="10"/>{"".join(parts)}</svg>'
     )
 

@@ -88,4 +88,5 @@ def key_text(key: Mapping[str, Any]) -> str:
 
 def section(identifier: str, heading: str, content: str) -> str:
     """Frame a section; its heading and content are HTML already."""
-    return f'<section aria-labelledby="{identifier}">\n<h2 id="{identifier}">{heading}</h2>\n{content}\n</section>'
+    title = f'<h2 id="{identifier}">{heading}</h2>'
+    return f'<section aria-labelledby="{identifier}">\n{title}\n{content}\n</section>'

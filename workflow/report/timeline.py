@@ -52,18 +52,12 @@ def timeline(summary: dict[str, Any]) -> str:
         end = max(end, (ended - began).total_seconds())
     svg = _draw(lanes, end or 1.0, merge=len(bars) > MOST_BARS)
     note = " Bars that touch are drawn as one." if len(bars) > MOST_BARS else ""
-    legend = "".join(
-        f'<li><svg class="swatch" viewBox="0 0 16 16" aria-hidden="true">'
-        f'<rect class="{name}" y="{16 - 16 * _SHAPES[name][0]:.1f}" width="16" height="{16 * _SHAPES[name][0]:.1f}"/>'
-        f"</svg> {name}</li>"
-        for name in _SHAPES
-        if any(bar.outcome == name for bar in bars)
-    )
+    legend = "".join(_swatch(name) for name in _SHAPES if any(bar.outcome == name for bar in bars))
     return section(
         "timeline",
         "When it ran",
         f'<figure>\n<ul class="legend">{legend}</ul>\n<div class="wide">{svg}</div>\n'
-        f"<figcaption>One bar per key, from its start to its end, table by table.{note}</figcaption>\n</figure>",
+        f"<figcaption>One bar per key, from its start to its end.{note}</figcaption>\n</figure>",
     )
 
 
@@ -80,6 +74,12 @@ def ticks(span: float) -> tuple[list[float], list[str]]:
     unit, name = (1.0, "s") if step < 60 else (60.0, "min") if step < 3600 else (3600.0, "h")
     values = [index * step for index in range(math.floor(span / step + 1e-9) + 1)]
     return values, [f"{value / unit:g} {name}" for value in values]
+
+
+def _swatch(outcome: str) -> str:
+    height = 16 * _SHAPES[outcome][0]
+    rect = f'<rect class="{outcome}" y="{16 - height:.1f}" width="16" height="{height:.1f}"/>'
+    return f'<li><svg class="swatch" viewBox="0 0 16 16" aria-hidden="true">{rect}</svg> {outcome}</li>'
 
 
 def _lanes(summary: dict[str, Any]) -> list[_Lane]:
@@ -130,7 +130,8 @@ def _draw(lanes: list[_Lane], span: float, *, merge: bool) -> str:
             parts += drawn
             y += lane.row_height
         y += _GAP
-    alt = f"Timeline of {count(sum(len(row) for lane in lanes for row in lane.rows), 'key')} over {duration(span)}"
+    n_bars = sum(len(row) for lane in lanes for row in lane.rows)
+    alt = f"Timeline of {count(n_bars, 'key')} over {duration(span)}"
     return (
         f'<svg class="timeline" viewBox="-2 0 {WIDTH + 30:.0f} {height + _AXIS:.0f}" role="img" '
         f'aria-label="{escape(alt)}">\n' + "\n".join(parts) + "\n</svg>"
@@ -143,7 +144,8 @@ def _axis(span: float, height: float) -> Iterator[str]:
         yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height:.1f}"/>'
         anchor = "middle" if value else "start"
         yield f'<text x="{x:.1f}" y="{height + 14:.1f}" text-anchor="{anchor}">{label}</text>'
-    yield f'<text x="{WIDTH / 2:.0f}" y="{height + 34:.1f}" text-anchor="middle">time since the round began</text>'
+    middle = f'x="{WIDTH / 2:.0f}" y="{height + 34:.1f}" text-anchor="middle"'
+    yield f"<text {middle}>time since the round began</text>"
 
 
 def _place(bar: _Bar, y: float, row: float, span: float) -> tuple[float, float, float, float]:

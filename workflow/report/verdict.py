@@ -48,9 +48,10 @@ def verdict(summary: dict[str, Any]) -> str:
     """Write the top of the page: what ran, how it ended, how long it took, what to do next."""
     mood = {"succeeded": _GOOD, "stopped": _HALF}.get(summary["verdict"], _BAD)
     sentences = [_work(summary), _time(summary), _who(summary), _NEXT.get(summary["verdict"], "")]
+    mark = f'<span class="mark {mood}" aria-hidden="true">{_SYMBOLS[mood]}</span>'
     lines = [
         f'<p class="kicker">Round {escape(summary["round"])}</p>',
-        f'<h1><span class="mark {mood}" aria-hidden="true">{_SYMBOLS[mood]}</span> {escape(headline(summary))}</h1>',
+        f"<h1>{mark} {escape(headline(summary))}</h1>",
         f"<p>{escape(' '.join(filter(None, sentences)))}</p>",
     ]
     if summary["message"]:

@@ -14,6 +14,7 @@ BASELINE_WINDOW = 60.0  # s
 BASELINE_SIGMA = 10.0  # frames
 
 _BLOCK = 64  # ROIs at a time, so that the float64 copies stay small
+_ROUNDING = 1e-12
 
 
 def baseline(
@@ -96,6 +97,9 @@ def relative_fluorescence(
         positive = (low > 0).all(axis=1)
         usable, low = usable[positive], low[positive]
         with np.errstate(invalid="ignore", over="ignore"):
-            result[first + usable] = (corrected[usable] - low) / low
+            relative = (corrected[usable] - low) / low
+            # Rounding errors of a constant trace; z-scored, they would pass for activity.
+            relative[np.abs(relative) < _ROUNDING] = 0
+            result[first + usable] = relative
     result[~np.isfinite(result).all(axis=1)] = np.nan
     return result

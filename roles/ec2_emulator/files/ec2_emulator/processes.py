@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ PROC = Path("/proc")
 ON_LINUX = (PROC / "self" / "stat").exists()
 PRECISION = 0.011 if ON_LINUX else 1.0
 """Seconds by which `Process.started` may lie before the true start: a clock tick, whole seconds with `ps`."""
+
+PLAYBOOK = re.compile(r"((?! -).)*\bansible-playbook( |$)|\S+ -m ansible playbook ")
+"""Command line of a run: as a script, perhaps behind its interpreter, or as a module."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def controlling_playbook(pid: int) -> Process | None:
         process = look(process.parent)
         if found and (process is None or process.command != found.command):
             break
-        if process and "ansible-playbook" in process.command.split(" -", 1)[0]:
+        if process and PLAYBOOK.match(process.command):
             found = process
     return found
 

@@ -1,0 +1,167 @@
+"""Real database servers for tests.
+
+A test module takes the fixtures by ``pytest_plugins = ("databases",)`` (not by import: a session-wide
+fixture that is imported twice is made twice).
+
+``postgresql_server``
+    The embedded PostgreSQL, in a temporary directory, for the whole session.
+``mysql_server``
+    The MySQL server that ``WORKFLOW_TEST_MYSQL=host:port:user:password`` names, else the one that
+    ``.ci/mysql.sh`` starts in a container, which is stopped afterwards unless it was running before. Where
+    neither can be had, the test is skipped; with ``CI=true`` it fails.
+``schemas``
+    A factory: ``schemas(server)`` gives a prefix for schema names that nobody else uses; all schemas that
+    begin with it are dropped after the test.
+
+A process has one global DataJoint connection, and table classes keep the one that they were bound to. Hence:
+
+- code that binds the tables of ``workflow.pipeline``, or uses ``dj.conn()``, belongs in a process of its own:
+  ``server.run(["-m", "workflow", "plan"], WORKFLOW_PREFIX=prefix)``;
+- a test that needs tables of its own declares them through ``with server.instance() as instance:``
+  (a ``dj.Instance``, with a configuration and a connection of its own) and ``instance.Schema(name)``; as many
+  instances as you like, of both backends, live side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datajoint as dj
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED_DATABASE = ROOT / "roles" / "embedded_database" / "files" / "embedded_database.py"
+MYSQL = ROOT / ".ci" / "mysql.sh"
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to reach one server; `name` is the database within a PostgreSQL server, '' for MySQL."""
+
+    backend: str
+    host: str
+    port: int
+    user: str
+    password: str
+    name: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """Return the DJ_* variables that point DataJoint, and workflow.settings, at this server."""
+        settings = {
+            "DJ_BACKEND": self.backend,
+            "DJ_HOST": self.host,
+            "DJ_PORT": str(self.port),
+            "DJ_USER": self.user,
+            "DJ_PASS": self.password,
+            "DJ_IGNORE_CONFIG_FILE": "true",
+        }
+        return {**settings, "DJ_DATABASE_NAME": self.name} if self.name else settings
+
+    def run(self, arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments, in the repository, against this server."""
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(("DJ_", "WORKFLOW_"))
+        }
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**inherited, **self.environment(), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    @contextmanager
+    def instance(self) -> Iterator[dj.Instance]:
+        """Open a DataJoint instance with a connection of its own, and close it in the end."""
+        database = {"database__name": self.name} if self.name else {}
+        instance = dj.Instance(
+            self.host, self.user, self.password, self.port, backend=self.backend, safemode=False, **database
+        )
+        try:
+            yield instance
+        finally:
+            instance.connection.close()
+
+    def drop_schemas(self, prefix: str) -> None:
+        """Drop all schemas whose names begin with a prefix, whatever refers to what."""
+        with self.instance() as instance:
+            query = instance.connection.query
+            found = query("SELECT schema_name FROM information_schema.schemata").fetchall()
+            names = [name for (name,) in found if name.startswith(prefix)]
+            if self.backend == "postgresql":
+                for name in names:
+                    query(f'DROP SCHEMA "{name}" CASCADE')
+                return
+            query("SET SESSION foreign_key_checks = 0")
+            for name in names:
+                query(f"DROP SCHEMA `{name}`")
+
+
+def embedded_database(
+    verb: str, directory: Path, *more: str, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run embedded_database.py."""
+    command = [sys.executable, EMBEDDED_DATABASE, verb, "--directory", directory, *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def embedded_server(directory: Path) -> Server:
+    """Read how to reach the embedded database that was started in a directory."""
+    where = json.loads((directory / "connection.json").read_text())
+    password = Path(where["password_file"]).read_text().strip()
+    return Server(where["backend"], where["host"], where["port"], where["user"], password, where["name"])
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("postgresql") / "database"
+    started = embedded_database("start", directory)
+    assert started.returncode == 0, started.stderr
+    yield embedded_server(directory)
+    stopped = embedded_database("stop", directory)
+    assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[Server]:
+    given = os.environ.get("WORKFLOW_TEST_MYSQL")
+    if given:
+        yield _mysql(given)
+        return
+    started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
+    if started.returncode != 0:
+        reason = f"no MySQL server for the tests: {started.stderr.strip()}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    yield _mysql(started.stdout.strip())
+    if started.stderr.strip() == "started":
+        subprocess.run([MYSQL, "stop"], check=True)
+
+
+def _mysql(line: str) -> Server:
+    host, port, user, password = line.split(":", 3)
+    return Server("mysql", host, int(port), user, password)
+
+
+@pytest.fixture
+def schemas() -> Iterator[Callable[[Server], str]]:
+    used: list[tuple[Server, str]] = []
+
+    def prefix(server: Server) -> str:
+        used.append((server, f"test_{uuid.uuid4().hex[:10]}_"))
+        return used[-1][1]
+
+    yield prefix
+    for server, name in used:
+        server.drop_schemas(name)
