@@ -1,4 +1,4 @@
-"""The measured process: ``python -m bench.child module:function OUTPUT LOOPS SIZE…`` (see `bench.measure`)."""
+"""The measured process: ``python -m bench.child MODULE:FUNCTION OUTPUT LOOPS SIZE…``, see `bench.measure`."""
 
 from __future__ import annotations
 

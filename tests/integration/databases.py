@@ -1,14 +1,19 @@
 """Real database servers for tests.
 
 A test module takes the fixtures by ``pytest_plugins = ("databases",)`` (not by import: a session-wide
-fixture that is imported twice is made twice).
+fixture that is imported twice is made twice) and may import everything else. PYTEST_DONT_REWRITE: pytest
+would otherwise complain that the module was imported before it became a plugin.
 
 ``postgresql_server``
     The embedded PostgreSQL, in a temporary directory, for the whole session.
 ``mysql_server``
     The MySQL server that ``WORKFLOW_TEST_MYSQL=host:port:user:password`` names, else the one that
-    ``.ci/mysql.sh`` starts in a container, which is stopped afterwards unless it was running before. Where
+    ``.ci/mysql.sh`` starts in a container and that the last of the test runs which use it stops. Where
     neither can be had, the test is skipped; with ``CI=true`` it fails.
+``database_directory``
+    Where a test may put an embedded database of its own, which is stopped afterwards. Do not use ``tmp_path``
+    for that: when root runs the tests, the server is somebody else, and pytest closes its directories again
+    whenever another test run begins.
 ``schemas``
     A factory: ``schemas(server)`` gives a prefix for schema names that nobody else uses; all schemas that
     begin with it are dropped after the test.
@@ -24,13 +29,15 @@ A process has one global DataJoint connection, and table classes keep the one th
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,14 +129,28 @@ def embedded_server(directory: Path) -> Server:
     return Server(where["backend"], where["host"], where["port"], where["user"], password, where["name"])
 
 
+@contextmanager
+def _directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="workflow-test-") as folder:
+        Path(folder).chmod(0o711)
+        directory = Path(folder) / "database"
+        yield directory
+        stopped = embedded_database("stop", directory)
+        assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.fixture
+def database_directory() -> Iterator[Path]:
+    with _directory() as directory:
+        yield directory
+
+
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("postgresql") / "database"
-    started = embedded_database("start", directory)
-    assert started.returncode == 0, started.stderr
-    yield embedded_server(directory)
-    stopped = embedded_database("stop", directory)
-    assert stopped.returncode == 0, stopped.stderr
+def postgresql_server() -> Iterator[Server]:
+    with _directory() as directory:
+        started = embedded_database("start", directory)
+        assert started.returncode == 0, started.stderr
+        yield embedded_server(directory)
 
 
 @pytest.fixture(scope="session")
@@ -138,15 +159,20 @@ def mysql_server() -> Iterator[Server]:
     if given:
         yield _mysql(given)
         return
-    started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
-    if started.returncode != 0:
-        reason = f"no MySQL server for the tests: {started.stderr.strip()}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    yield _mysql(started.stdout.strip())
-    if started.stderr.strip() == "started":
-        subprocess.run([MYSQL, "stop"], check=True)
+    in_use = ROOT / ".cache" / "mysql" / "in_use"
+    in_use.parent.mkdir(parents=True, exist_ok=True)
+    with in_use.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
+        if started.returncode != 0:
+            reason = f"no MySQL server for the tests: {started.stderr.strip()}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        yield _mysql(started.stdout.strip())
+        with suppress(BlockingIOError):  # another test run goes on using it, and will stop it
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            subprocess.run([MYSQL, "stop"], check=True)
 
 
 def _mysql(line: str) -> Server:

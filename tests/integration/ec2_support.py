@@ -84,13 +84,13 @@ def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:
 
 
 def play(
-    folder: Path, plays: list[dict[str, Any]], inventory: dict[str, Any], **environment: str
+    folder: Path, plays: list[dict[str, Any]], inventory: dict[str, Any], *options: str, **environment: str
 ) -> dict[str, Any]:
     """Run plays; return what the JSON callback tells, with the exit status as `rc`."""
     (folder / "play.yml").write_text(json.dumps(plays))
     (folder / "inventory.yml").write_text(json.dumps(inventory))
     done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml"],
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml", *options],
         cwd=folder,
         env=os.environ
         | {
@@ -113,7 +113,7 @@ def play(
 def outcomes(report: dict[str, Any], host: str) -> list[dict[str, Any]]:
     """List a host's task results in order, each with its task's name."""
     tasks = [task for one in report["plays"] for task in one["tasks"] if host in task["hosts"]]
-    return [task["hosts"][host] | {"task": task["task"]["name"]} for task in tasks]
+    return [task["hosts"][host] | {"task": task["task"]["name"].split(" : ")[-1]} for task in tasks]
 
 
 def refusal(report: dict[str, Any], host: str) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
-import docker
-import pytest
-from role_play import play
+from image_support import connect
+from role_support import play
 
 FACTS = ("container_engine_answers", "container_engine_reason", "container_engine_root")
 
 
 def test_an_engine_that_answers_is_named_with_its_version(tmp_path: Path) -> None:
-    try:
-        client = docker.from_env()
-    except docker.errors.DockerException as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI has to have a Docker engine (.ci/engine.sh starts one): {error}")
-        pytest.skip(f"no Docker engine answers here: {error}")
+    client = connect()
     version = client.version()["Version"]
     client.close()
     outcome = play("container_engine", tmp_path, FACTS)

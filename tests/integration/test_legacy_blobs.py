@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import datajoint as dj
@@ -55,10 +56,11 @@ def declare_as_old_clients_did(instance: dj.Instance, schema: str) -> None:
         "COMMENT 'pixels', PRIMARY KEY (`roi`)) ENGINE=InnoDB COMMENT 'regions of interest'"
     )
     query(
-        f"CREATE TABLE `{schema}`.`__roi_trace` (`roi` int NOT NULL, `trace` longblob NOT NULL COMMENT 'dF/F', "
-        "`weights` blob DEFAULT NULL COMMENT 'may be absent', `marked` longblob COMMENT ':<blob>:new column', "
-        "`raw` longblob COMMENT ':bytes:plain bytes', PRIMARY KEY (`roi`), "
-        f"FOREIGN KEY (`roi`) REFERENCES `{schema}`.`roi` (`roi`)) ENGINE=InnoDB COMMENT 'traces'"
+        f"CREATE TABLE `{schema}`.`__roi_trace` (`roi` int NOT NULL, "
+        "`trace` longblob NOT NULL COMMENT 'dF/F', `weights` blob DEFAULT NULL COMMENT 'may be absent', "
+        "`marked` longblob COMMENT ':<blob>:new column', `raw` longblob COMMENT ':bytes:plain bytes', "
+        f"PRIMARY KEY (`roi`), FOREIGN KEY (`roi`) REFERENCES `{schema}`.`roi` (`roi`)"
+        ") ENGINE=InnoDB COMMENT 'traces'"
     )
     for number, value in VALUES.items():
         query(f"INSERT INTO `{schema}`.`roi` VALUES (%s, %s)", args=(number, 1.5 * number))
@@ -108,27 +110,41 @@ def test_joins_restrictions_and_renames_give_the_arrays(instance: dj.Instance, l
     np.testing.assert_array_equal(free.fetch1("trace"), VALUES[2], strict=True)
 
 
-def test_classes_with_a_definition_of_their_own_give_the_arrays(instance: dj.Instance, lab: str) -> None:
-    schema = instance.Schema(f"{lab}lab", create_schema=False, create_tables=False)
+def test_a_user_who_may_only_read_the_lab_computes_from_it(
+    instance: dj.Instance, lab: str, mysql_server: Server
+) -> None:
+    reader = replace(mysql_server, user=f"{lab}user", password="only for reading")
+    query = instance.connection.query
+    query(f"CREATE USER `{reader.user}`@`%%` IDENTIFIED BY %s", args=(reader.password,))
+    try:
+        query(f"GRANT SELECT, REFERENCES ON `{lab}lab`.* TO `{reader.user}`@`%%`", args=())
+        query(f"GRANT ALL ON `{lab}results`.* TO `{reader.user}`@`%%`", args=())
+        with reader.instance() as limited:
+            sums = compute_sums(limited, lab)
+            assert sums == {number: value.sum() for number, value in VALUES.items()}
+    finally:
+        query(f"DROP USER `{reader.user}`@`%%`", args=())
+
+
+def compute_sums(instance: dj.Instance, prefix: str) -> dict[int, float]:
+    """Declare a results table that refers to the lab's and populate it as a worker does."""
+    module = tables(instance, f"{prefix}lab")
+    schema = instance.Schema(f"{prefix}results", context={"lab": module})
 
     @schema
-    class Roi(dj.Manual):
+    class TraceSum(dj.Computed):
         definition = """
-        roi : int32
+        -> lab.RoiTrace
         ---
-        x=null : float64
+        total : float64
         """
 
-    @schema
-    class RoiTrace(dj.Computed):
-        definition = """
-        -> Roi
-        ---
-        trace : <blob>
-        """
+        def make(self, key: dict[str, Any]) -> None:
+            trace = (module.Roi * module.RoiTrace & key).fetch1("trace")
+            self.insert1({**key, "total": trace.sum()})
 
-    found = (Roi * RoiTrace & {"roi": 4}).fetch1("trace")
-    np.testing.assert_array_equal(found, VALUES[4], strict=True)
+    TraceSum.populate(reserve_jobs=True)
+    return {row["roi"]: row["total"] for row in TraceSum.to_dicts()}
 
 
 def test_an_inserted_array_is_stored_as_old_clients_expect(instance: dj.Instance, lab: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from workflow.report.text import count, escape, key_text, number, section, shorten
 
 MOST_GROUPS = 40
-MOST_KEYS = 12
+MOST_KEYS = 8
 
 _ADVICE = (
     (
@@ -44,11 +44,7 @@ def failures(summary: dict[str, Any]) -> str:
     if not groups:
         return ""
     total = sum(len(keys) for keys in groups.values())
-    intro = (
-        f"{count(total, 'key')} failed for {count(len(groups), 'different cause')}."
-        if len(groups) > 1
-        else ""
-    )
+    intro = f"{count(total, 'key')} failed; keys of one table with the same cause stand together."
     return section("failed", "What failed, and what to do", _all(groups, intro, advise=True))
 
 

@@ -72,7 +72,9 @@ def _html(figure: Figure) -> str:
 def _table(figure: Figure) -> str:
     if not figure.rows:
         return ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in figure.columns)
+    first, *others = map(escape, figure.columns)
+    head = f'<th scope="col">{first}</th>'
+    head += "".join(f'<th scope="col" class="number">{name}</th>' for name in others)
     body = "\n".join(_row(*row) for row in figure.rows)
     return (
         f'<div class="wide"><table>\n<caption>{escape(figure.title)}: the numbers</caption>\n'

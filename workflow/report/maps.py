@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from workflow.report.data import RoiMap
-from workflow.report.figures import COLORS, WIDTH, Figure, drawing, inline_svg
+from workflow.report.figures import COLORS, WIDTH, Figure, Margins, drawing, inline_svg, panels
 from workflow.report.text import count
 
 MOST_PLANES = 4
 MOST_VECTORS = 500  # ROIs of a plane; above that, the dots are one picture
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _COLORMAP = "PuOr_r"  # safe for colour-blind people, symmetric about a light middle
-_PANEL = "#f2f2f2"  # light on a dark page too, or the middle of the colour map would stand out
+_PANEL = "#e6e7e9"  # light on a dark page too, or the middle of the colour map would stand out
 _EDGE = "#55565a"
+_MARGINS = Margins(left=0.75, bottom=1.35, between_columns=0.15, between_rows=0.15)
 
 Floats = NDArray[np.float64]
 
@@ -48,25 +51,26 @@ def roi_weights(epoch: str, variance: Floats, rois: RoiMap, name: str) -> Figure
     if not rois.plane:
         return Figure(title, "The ROIs of this epoch have no centroids in the database.")
     planes = sorted(plane for plane, _ in Counter(rois.plane).most_common(MOST_PLANES))
-    n_maps = rois.weights.shape[1]
-    with drawing(height=2.6 * len(planes) + 1.0, width=WIDTH if n_maps > 1 else 0.6 * WIDTH) as canvas:
-        grid = canvas.subplots(len(planes), 1 + n_maps, sharex=True, sharey=True, squeeze=False)
-        handles = _areas(grid[:, 0], planes, rois)
-        for index in range(n_maps):
-            drawn = _weights(grid[:, 1 + index], planes, rois, index)
-            grid[0, 1 + index].set_title(f"component {index} ({100 * variance[index]:.1f} %)", loc="left")
-            bar = canvas.colorbar(
-                drawn, ax=grid[:, 1 + index], location="bottom", fraction=0.06, label="weight", extend="both"
-            )
-            if bar.solids is not None:
-                bar.solids.set_rasterized(True)
-        grid[0, 0].set_title("brain areas", loc="left")
-        for axes, plane in zip(grid[:, 0], planes, strict=True):
-            axes.set_ylabel(f"{plane}\ny ({rois.unit})")
+    n_columns = 1 + rois.weights.shape[1]
+    x, y = _limits(rois.x), _limits(rois.y)
+    side = (WIDTH - _MARGINS.left - _MARGINS.right - 3 * _MARGINS.between_columns) / 4
+    row = side * float(np.clip((y[1] - y[0]) / (x[1] - x[0]), 0.3, 1.8)) + _MARGINS.between_rows
+    width = _MARGINS.left + _MARGINS.right + n_columns * (side + _MARGINS.between_columns)
+    with drawing(height=row * len(planes) + _MARGINS.top + _MARGINS.bottom, width=width) as canvas:
+        grid = panels(canvas, len(planes), n_columns, _MARGINS, sharey="all")
+        for axes in grid.flat:
+            axes.set(xlim=x, ylim=y[::-1], aspect="equal")
         for axes in grid[-1]:
             axes.set_xlabel(f"x ({rois.unit})")
-        grid[0, 0].invert_yaxis()
-        canvas.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+        for axes, plane in zip(grid[:, 0], planes, strict=True):
+            axes.set_ylabel(f"{plane}\ny ({rois.unit})")
+        grid[0, 0].set_title("brain areas", loc="left")
+        handles = _areas(grid[:, 0], planes, rois)
+        canvas.legend(handles=handles, loc="lower left", ncols=7, borderaxespad=0.2)
+        for index in range(n_columns - 1):
+            column = grid[:, 1 + index]
+            column[0].set_title(f"component {index} ({100 * variance[index]:.1f} %)", loc="left")
+            _weights(canvas, column, planes, rois, index)
         alt = (
             f"Maps of {count(len(rois.plane), 'ROI')} in {count(len(planes), 'plane')}, by area and by weight"
         )
@@ -76,61 +80,57 @@ def roi_weights(epoch: str, variance: Floats, rois: RoiMap, name: str) -> Figure
     return Figure(
         title,
         "One mark per ROI at its centroid, y downwards as in the image. Colour is the ROI's weight on a "
-        "component (its row of U); purple ROIs go against orange ones. The colours of each component end at "
+        "component (its row of U): purple ROIs go against orange ones. The colours of each component end at "
         f"the 98th percentile of its weights.{more}",
         svg,
     )
 
 
+def _limits(values: Floats) -> tuple[float, float]:
+    least, most = float(values.min()), float(values.max())
+    margin = 0.04 * (most - least) or 1.0
+    return least - margin, most + margin
+
+
 def _areas(column: NDArray[Any], planes: list[str], rois: RoiMap) -> list[PathCollection]:
     """Mark the areas by colour and shape; give one handle per area for the legend."""
-    ranked = [area for area, _ in Counter(area for area in rois.area if area).most_common()]
-    named = sorted(ranked[: len(COLORS) - 1])
+    ranked = [area for area, _ in Counter(area for area in rois.area if area).most_common(len(_MARKERS) - 1)]
+    names = [*sorted(ranked), "other or none"]
+    which = np.array([names.index(area) if area in ranked else len(names) - 1 for area in rois.area])
     handles: dict[str, PathCollection] = {}
     for axes, plane in zip(column, planes, strict=True):
-        for index, area in enumerate([*named, "other or none"]):
-            inside = [
-                p == plane and (a == area or (index == len(named) and a not in named))
-                for p, a in zip(rois.plane, rois.area, strict=True)
-            ]
-            if any(inside):
-                handles[area] = _dots(
-                    axes,
-                    rois,
-                    np.array(inside),
-                    marker=_MARKERS[index],
-                    color=COLORS[index if index < len(named) else -1],
-                    label=area,
-                )
-    return list(handles.values())
+        for index in np.unique(which[_in_plane(rois, plane)]):
+            inside = _in_plane(rois, plane) & (which == index)
+            color = COLORS[-1] if index == len(names) - 1 else COLORS[index]
+            dots = _dots(axes, rois, inside, marker=_MARKERS[index], color=color, label=names[index])
+            handles.setdefault(names[index], dots)
+    return [handles[name] for name in names if name in handles]
 
 
-def _weights(column: NDArray[Any], planes: list[str], rois: RoiMap, index: int) -> PathCollection:
-    weights = rois.weights[:, index]
-    limit = float(np.percentile(np.abs(weights), 98)) or 1.0
+def _weights(canvas: Canvas, column: NDArray[Any], planes: list[str], rois: RoiMap, index: int) -> None:
+    """Colour the ROIs of every plane by one component, with one scale below them."""
+    limit = float(np.percentile(np.abs(rois.weights[:, index]), 98)) or 1.0
+    scale = ScalarMappable(Normalize(-limit, limit), _COLORMAP)
     for axes, plane in zip(column, planes, strict=True):
-        inside = np.array([p == plane for p in rois.plane])
-        dots = _dots(
-            axes,
-            rois,
-            inside,
-            c=weights[inside],
-            cmap=_COLORMAP,
-            norm=Normalize(-limit, limit),
-            edgecolors=_EDGE,
-            linewidths=0.25,
-        )
-    return dots
+        axes.set_facecolor(_PANEL)
+        inside = _in_plane(rois, plane)
+        weights = rois.weights[inside, index]
+        style = {"c": weights, "cmap": scale.get_cmap(), "norm": scale.norm}
+        _dots(axes, rois, inside, edgecolors=_EDGE, linewidths=0.25, **style)
+    below = column[-1].get_position()
+    height = float(canvas.get_size_inches()[1])
+    place = (below.x0 + 0.1 * below.width, 0.72 / height, 0.8 * below.width, 0.1 / height)
+    bar = canvas.colorbar(scale, cax=canvas.add_axes(place), orientation="horizontal", label="weight")
+    bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
+    if bar.solids is not None:
+        bar.solids.set_rasterized(True)
+
+
+def _in_plane(rois: RoiMap, plane: str) -> NDArray[np.bool_]:
+    return np.array([name == plane for name in rois.plane])
 
 
 def _dots(axes: Axes, rois: RoiMap, inside: NDArray[np.bool_], **style: Any) -> PathCollection:
-    n_dots = int(inside.sum())
-    axes.set_facecolor(_PANEL)
-    axes.set_aspect("equal")
-    return axes.scatter(
-        rois.x[inside],
-        rois.y[inside],
-        s=float(np.clip(6000 / max(1, len(rois.plane)), 3, 26)),
-        rasterized=n_dots > MOST_VECTORS,
-        **style,
-    )
+    size = float(np.clip(6000 / len(rois.plane), 3, 26))  # square points
+    many = int(inside.sum()) > MOST_VECTORS
+    return axes.scatter(rois.x[inside], rois.y[inside], s=size, rasterized=many, **style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,17 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from workflow.report.data import Decomposition
-from workflow.report.figures import COLORS, INK, Figure, drawing, inline_svg, plain_log_axis, thinned
+from workflow.report.figures import (
+    COLORS,
+    INK,
+    Figure,
+    Margins,
+    drawing,
+    inline_svg,
+    panels,
+    plain_log_axis,
+    thinned,
+)
 from workflow.report.text import count, number
 
 MOST_PANELS = 4  # parameter sets side by side
@@ -41,13 +52,18 @@ def spectra(shown: Sequence[Decomposition], variances: Sequence[Floats], n_all: 
     -------
     Figure
     """
-    panels = [
+    chosen = [
         params for params, _ in Counter(one.key["svd_params"] for one in shown).most_common(MOST_PANELS)
     ]
     colors, styles = _colors(shown), _line_styles(shown)
-    with drawing(height=5.6, width=max(5.4, 2.4 * len(panels) + 0.6)) as canvas:
-        grid = canvas.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
-        for (above, below), params in zip(grid.T, sorted(panels), strict=True):
+    handles = _legend(colors, styles)
+    width = max(5.4, 2.25 * len(chosen) + 0.6)
+    columns = int(width // 1.3)
+    legend_height = 0.2 * math.ceil(len(handles) / columns) + 0.1
+    margins = Margins(left=0.9, bottom=0.5 + legend_height)
+    with drawing(height=4.9 + legend_height, width=width) as canvas:
+        grid = panels(canvas, 2, len(chosen), margins, sharey="row")
+        for (above, below), params in zip(grid.T, sorted(chosen), strict=True):
             above.set_title(params, loc="left")
             for one, variance in zip(shown, variances, strict=True):
                 if one.key["svd_params"] == params:
@@ -63,7 +79,7 @@ def spectra(shown: Sequence[Decomposition], variances: Sequence[Floats], n_all: 
             below.set_xlabel("component (counted from 1)")
         grid[0, 0].set_ylabel("variance explained\nby the first components (%)")
         grid[1, 0].set_ylabel("variance explained\nby each component (%)")
-        canvas.legend(handles=_legend(colors, styles), loc="outside lower center", ncols=4)
+        canvas.legend(handles=handles, loc="lower center", ncols=columns)
         alt = f"Variance explained by the components of {count(len(shown), 'decomposition')}: see the table"
         svg = inline_svg(canvas, name, alt)
     of_all = (
@@ -71,7 +87,7 @@ def spectra(shown: Sequence[Decomposition], variances: Sequence[Floats], n_all: 
         if len(shown) == n_all
         else f" of {number(n_all)} in the database, those of this round and the latest first"
     )
-    hidden = len({one.key["svd_params"] for one in shown}) - len(panels)
+    hidden = len({one.key["svd_params"] for one in shown}) - len(chosen)
     more = f" {count(hidden, 'more parameter set')} not drawn." if hidden else ""
     return Figure(
         "How many components explain the activity",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from workflow.report import data, maps
 from workflow.report.data import Decomposition
-from workflow.report.figures import COLORS, Figure, drawing, envelope, inline_svg
+from workflow.report.figures import COLORS, Figure, Margins, drawing, envelope, inline_svg, panels
 from workflow.report.spectra import spectra
 from workflow.report.text import count
 
@@ -43,7 +43,7 @@ def population_svd(done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     ordered = sorted(
         every, key=lambda one: _identity(one.key) not in new
     )  # stable: latest first in each half
-    shown = ordered[:MOST_CURVES]
+    shown = sorted(ordered[:MOST_CURVES], key=lambda one: tuple(one.key.values()))
     variances = [_variances(data.singular_values(one.key)) for one in shown]
     yield spectra(shown, variances, len(every), f"{_LABEL}-spectra")
     one, why = choose(every, new)
@@ -74,7 +74,7 @@ def choose(every: Sequence[Decomposition], new: set[tuple[str, ...]]) -> tuple[D
     candidates = [one for one in every if _identity(one.key) in new]
     if candidates:
         largest = max(candidates, key=lambda one: (one.n_rois, one.n_frames))
-        return largest, "of the epochs computed in this round, the one with most ROIs"
+        return largest, "the one with most ROIs of those computed in this round"
     return every[0], "the latest recording, since this round computed none"
 
 
@@ -105,12 +105,12 @@ def components(one: Decomposition, why: str, variance: Floats, courses: Floats) 
     -------
     Figure
     """
-    time = np.arange(one.n_frames) * one.bin_width
+    time = one.bin_width * np.arange(one.n_frames)
     title = f"Temporal components: {describe(one)}"
     if not len(courses):
         return Figure(title, "No component is stored for this epoch.")
-    with drawing(height=0.85 * len(courses) + 0.5) as canvas:
-        rows = canvas.subplots(len(courses), 1, sharex=True, squeeze=False)[:, 0]
+    with drawing(height=0.8 * len(courses) + 0.75) as canvas:
+        rows = panels(canvas, len(courses), 1, Margins(between_rows=0.3), sharey="all")[:, 0]
         for index, (axes, course) in enumerate(zip(rows, courses, strict=True)):
             axes.plot(*envelope(time, np.sqrt(float(course.size)) * course), color=COLORS[0], linewidth=0.8)
             axes.set_title(
@@ -120,7 +120,7 @@ def components(one: Decomposition, why: str, variance: Floats, courses: Floats) 
             if index < len(courses) - 1:
                 axes.tick_params(bottom=False)
         rows[-1].set_xlabel("time in the epoch (s)")
-        canvas.supylabel("amplitude (standard deviations)", fontsize=9)
+        canvas.supylabel("amplitude (standard deviations)", x=0.005, ha="left", fontsize=9)
         alt = f"Time courses of the first {count(len(courses), 'component')} over {time[-1]:.0f} s"
         svg = inline_svg(canvas, f"{_LABEL}-components", alt)
     return Figure(

@@ -10,7 +10,17 @@ from workflow.report.verdict import totals
 
 #: Outcomes in the order in which bars stack; the names are also CSS classes.
 OUTCOMES = ("done", "skipped", "failed", "left")
-_COLUMNS = ("Table", "Due", "Done", "Skipped", "Failed", "Not reached", "Outcome", "Time", "Share of time")
+_COLUMNS = (
+    ("Table", ""),
+    ("Due", "number"),
+    ("Done", "number"),
+    ("Skipped", "number"),
+    ("Failed", "number"),
+    ("Not reached", "number"),
+    ("Outcome", ""),
+    ("Time", "number"),
+    ("Share of time", ""),
+)
 
 
 def tables(summary: dict[str, Any]) -> str:
@@ -20,7 +30,7 @@ def tables(summary: dict[str, Any]) -> str:
         return ""
     longest = max(float(row["seconds"]) for row in rows)
     most = max(int(row["due"]) for row in rows)
-    head = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
+    head = "".join(f'<th scope="col" class="{style}">{name}</th>' for name, style in _COLUMNS)
     body = "\n".join(_row(row, most, longest) for row in rows)
     foot = _foot(totals(summary), sum(float(row["seconds"]) for row in rows)) if len(rows) > 1 else ""
     return section(

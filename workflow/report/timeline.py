@@ -157,6 +157,7 @@ def _place(bar: _Bar, y: float, row: float, span: float) -> tuple[float, float, 
 def _single(bars: Iterable[_Bar], y: float, row: float, span: float) -> Iterator[str]:
     for bar in bars:
         x, top, width, height = _place(bar, y, row, span)
+        width = width - 0.8 if width > 4 else width  # so that neighbours stay apart
         yield (
             f'<rect class="{escape(bar.outcome)}" x="{x:.2f}" y="{top:.1f}" width="{width:.2f}" '
             f'height="{height:.1f}"><title>{escape(bar.text)}</title></rect>'

@@ -54,7 +54,7 @@ def verdict(summary: dict[str, Any]) -> str:
         f"<h1>{mark} {escape(headline(summary))}</h1>",
         f"<p>{escape(' '.join(filter(None, sentences)))}</p>",
     ]
-    if summary["message"]:
+    if summary["message"] and summary["verdict"] != "succeeded":
         lines.append(f'<p class="message">{escape(shorten(str(summary["message"])))}</p>')
     return "\n".join(lines)
 
@@ -69,7 +69,7 @@ def facts(summary: dict[str, Any]) -> str:
         "Version": summary["version"],
         "Started": summary["started"],
         "Ended": summary["ended"] or "not recorded",
-        "Person": summary["user"],
+        "Run by": summary["user"],
         "Machine": summary["machine"],
         "Database": " ".join(filter(None, [str(database.get("backend", "")), where])) or "not known",
         "Result schemas": f"{database['prefix']}*" if database.get("prefix") else "not known",
@@ -116,7 +116,7 @@ def _time(summary: dict[str, Any]) -> str:
     started, ended = moment(summary["started"]), moment(summary["ended"])
     if started is None or ended is None:
         return ""
-    return f"It took {duration(max(0.0, (ended - started).total_seconds()))}, from {clock(started)}."
+    return f"The round took {duration(max(0.0, (ended - started).total_seconds()))}, from {clock(started)}."
 
 
 def _who(summary: dict[str, Any]) -> str:

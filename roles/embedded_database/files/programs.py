@@ -158,7 +158,11 @@ def run(account: Account, program: Path, *arguments: str | Path, statements: str
 
 def one_line(output: str) -> str:
     """Pick what matters of a program's output: its last complaint, else its last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    complaints = [line for line in lines if re.search(r"\b(error|fatal|panic):", line, re.IGNORECASE)]
-    chosen = (complaints or lines or ["no output"])[-1]
-    return re.sub(r"^.*?\b(?=(?:error|FATAL|PANIC|ERROR):)", "", chosen)
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["no output"]
+    complaints = [n for n, line in enumerate(lines) if re.search(r"\b(error|FATAL|PANIC|ERROR):", line)]
+    last = complaints[-1] if complaints else len(lines) - 1
+    # Of a bad configuration, PostgreSQL says what is wrong in the line before.
+    first = last - 1 if last and lines[last].endswith("contains errors") else last
+    return "; ".join(
+        re.sub(r"^.*?\b(?=(error|LOG|FATAL|PANIC|ERROR):)", "", line) for line in lines[first : last + 1]
+    )

@@ -15,7 +15,8 @@ ENGINE_REFUSAL = re.compile(r"Error for http.*\(\"(?P<error>.*)\"\)\s*$", re.DOT
 STEP = re.compile(r"Step (?P<number>\d+/\d+) : (?P<instruction>.*)")
 EXIT_STATUS = re.compile(r"returned a non-zero code: (?P<status>\d+)")
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-NOISE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|^\s*[━╸╺]+.*$")
+# Colours, progress bars, and what the builder says of its own doings.
+NOISE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|^\s*[━╸╺]+.*$|^ ---> .*$|^Removing intermediate container.*$")
 
 # The first that is found, decides.
 FIXES = (
@@ -80,14 +81,18 @@ def _printed_list(text: str) -> list[str]:
 
 def _sentence(error: str, lines: list[str]) -> str:
     """Say in one line what failed: the step if there is one, and the reason."""
-    said = [line.strip() for line in lines if line.lstrip().upper().startswith("ERROR")] or lines[-1:]
+    steps = [number for number, line in enumerate(lines) if STEP.match(line)]
+    printed = lines[steps[-1] + 1 :] if steps else lines
     reason = error
     if not error or (status := EXIT_STATUS.search(error)):
-        reason = f"exit status {status['status']}: " if error and status else ""
-        reason += said[-1] if said else "it printed nothing"
-    steps = [found for line in lines if (found := STEP.match(line))]
-    where = f"step {steps[-1]['number']} ({_cut(steps[-1]['instruction'], 60)}) failed: " if steps else ""
-    return where + _cut(reason, 200).rstrip(".")
+        errors = [line for line in printed if line.lstrip().upper().startswith("ERROR")]
+        last = (errors or printed or ["nothing was printed"])[-1].strip()
+        reason = f"exit status {status['status']}: {last}" if error and status else last
+    if steps and (step := STEP.match(lines[steps[-1]])):
+        return (
+            f"step {step['number']} ({_cut(step['instruction'], 60)}) failed: {_cut(reason, 200).rstrip('.')}"
+        )
+    return _cut(reason, 200).rstrip(".")
 
 
 def _cut(text: str, width: int) -> str:

@@ -65,7 +65,7 @@ def declaration(given: dict[str, Any]) -> dict[str, Any]:
     DeclarationError
         When a field is missing, unknown or of no use.
     """
-    name = f"instance {given.get('id') or given!r}"
+    name = f"instance {given.get('id') or given}"
     if unknown := set(given) - {"id", "name", "type", "shutdown_behavior", "tags"}:
         raise DeclarationError(f"{name}: unknown field {sorted(unknown)[0]!r}; remove it")
     if not ID.fullmatch(str(given.get("id", ""))):

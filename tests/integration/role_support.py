@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a play of one role left behind: exit status, what it printed, the facts asked for, changed tasks."""
+    """What a play of one role left: exit status, what it printed, the facts asked for, changed tasks."""
 
     status: int
     output: str
@@ -39,7 +39,7 @@ def play(
     environment: dict[str, str] | None = None,
     **inputs: Any,
 ) -> Outcome:
-    """Run a role on localhost with these inputs and read back the facts it sets; `folder` holds the playbook."""
+    """Run a role on localhost with these inputs and read back its facts; `folder` holds the playbook."""
     found = folder / "facts.json"
     found.unlink(missing_ok=True)
     wanted = ", ".join(f"'{fact}': {fact} | default(none)" for fact in facts)
@@ -68,6 +68,7 @@ def play(
         ],
         env={
             **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
             "ANSIBLE_NOCOLOR": "1",
             **(environment or {}),

@@ -1,0 +1,296 @@
+"""The role instance_power against the emulated EC2: one run of many hosts, each one a case."""
+
+import json
+import socket
+import subprocess
+
+import pytest
+from ec2_support import describe, emulator, outcomes, play, refusal, started, state, until
+
+ROUND = {
+    "round": "20261122T180000Z-0123456",
+    "round_owner": "anna",
+    "round_started": "2026-11-22T18:00:00+00:00",
+    "round_deadline": "2026-11-22T20:00:00+00:00",
+    "commit": "",
+}
+FOREIGN = {
+    "round": "20261121T120000Z-abcdef0",
+    "round_owner": "otto",
+    "round_started": "2026-11-21T12:00:00Z",
+}
+NAMES = (
+    "plain",
+    "tagged",
+    "destroyed",
+    "used",
+    "scarce",
+    "barren",
+    "forbidden",
+    "checked",
+    "stuck",
+    "claimed",
+)
+IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xA0)}
+INSTANCES = [
+    {"id": id_, "name": name, "tags": {"kind": "twin" if name in ("plain", "checked") else name}}
+    for name, id_ in IDS.items()
+]
+INSTANCES[NAMES.index("destroyed")]["shutdown_behavior"] = "terminate"
+
+
+def fault(name: str, action: str, code: str, times: int = 1000) -> dict[str, object]:
+    """Refuse requests with the access key of a host."""
+    return {
+        "access_key": name,
+        "action": action,
+        "code": code,
+        "times": times,
+        "message": f"as {code} is worded",
+    }
+
+
+FAULTS = [
+    fault("expired", "DescribeInstances", "RequestExpired"),
+    fault("wrongkey", "DescribeInstances", "AuthFailure"),
+    fault("forbidden", "StartInstances", "UnauthorizedOperation"),
+    fault("scarce", "StartInstances", "InsufficientInstanceCapacity", times=1),
+    fault("barren", "StartInstances", "InsufficientInstanceCapacity"),
+]
+
+
+def step(state: str = "", **variables: object) -> dict[str, object]:
+    """Apply the role in a playbook, by its entry point preflight unless a state is given."""
+    role = {"name": "instance_power"} if state else {"name": "instance_power", "tasks_from": "preflight"}
+    inputs = {"instance_power_state": state} if state else {}
+    return {"ansible.builtin.include_role": role, "vars": inputs | variables}
+
+
+def facts(label: str) -> dict[str, object]:
+    names = ("address", "found_id", "claimed")
+    told = ", ".join(f"'{name}': instance_power_{name} | default('unset')" for name in names)
+    return {"name": label, "ansible.builtin.debug": {"msg": f"{{{{ {{ {told} }} }}}}"}}
+
+
+def a_play(hosts: str, *tasks: dict[str, object]) -> dict[str, object]:
+    return {"hosts": hosts, "gather_facts": False, "tasks": list(tasks)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory):
+    """Run all cases; yield the run's report and a client. No task may connect to a host."""
+    folder = tmp_path_factory.mktemp("ec2")
+    with socket.socket() as nobody, emulator(folder, INSTANCES, "--grace=4") as ec2:
+        nobody.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        for name in ("used", "stuck"):
+            started(ec2, IDS[name])
+        ec2.create_tags(
+            Resources=[IDS["used"]], Tags=[{"Key": key, "Value": value} for key, value in FOREIGN.items()]
+        )
+        ec2.create_tags(Resources=[IDS["stuck"]], Tags=[{"Key": "round", "Value": ROUND["round"]}])
+        machine = folder / "machines" / IDS["stuck"]
+        stubborn = subprocess.Popen(
+            ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], start_new_session=True
+        )
+        (machine / "processes").write_text(f"{stubborn.pid}\n")
+        (folder / "faults.json").write_text(json.dumps(FAULTS))
+
+        hosts = {
+            name: {"instance_power_instance_id": id_, "instance_power_access_key": name}
+            for name, id_ in IDS.items()
+        }
+        plain = {"instance_power_instance_id": IDS["plain"]}
+        hosts |= {
+            "tagged": {"instance_power_tags": {"kind": "tagged"}},
+            "unknown": {"instance_power_instance_id": "i-0000000b"},
+            "twins": {"instance_power_tags": {"kind": "twin"}},
+            "joiner": {"instance_power_instance_id": IDS["used"], "instance_power_join": True},
+            "rival": {
+                "instance_power_instance_id": IDS["claimed"],
+                "instance_power_round_tags": ROUND | {"round": "rival"},
+            },
+            "expired": plain | {"instance_power_access_key": "expired"},
+            "wrongkey": plain | {"instance_power_access_key": "wrongkey"},
+            "unreachable": plain
+            | {"instance_power_endpoint_url": f"http://127.0.0.1:{nobody.getsockname()[1]}"},
+            "none": {},
+        }
+        inventory = {
+            "all": {
+                "hosts": hosts,
+                "vars": {
+                    "ansible_host": "192.0.2.1",
+                    "ansible_connection": "ssh",
+                    "ansible_become": True,
+                    "ansible_python_interpreter": "/nonexistent/python",
+                    "instance_power_endpoint_url": ec2.meta.endpoint_url,
+                    "instance_power_region": "eu-west-1",
+                    "instance_power_access_key": "any",
+                    "instance_power_secret_key": "top-secret-key",
+                    "instance_power_round_tags": ROUND,
+                    "instance_power_poll_seconds": 0.2,
+                    "instance_power_capacity_attempts": 2,
+                    "instance_power_capacity_backoff_seconds": 0.5,
+                },
+            }
+        }
+        plays = [
+            a_play("all:!stuck", step()),
+            a_play("plain:scarce:barren:forbidden:joiner:none:tagged", step("running"), facts("after start")),
+            a_play("plain", step("running"), facts("after second start")),
+            # Both found it stopped. The one starts it, the other comes too late.
+            a_play("claimed", step("running"), facts("after start")),
+            a_play("rival", {"block": [step("running")], "rescue": [facts("after refusal")]}),
+            a_play("plain:tagged:none", step("stopped"), facts("after stop")),
+            a_play("plain", step("stopped")),
+            a_play("stuck", step("stopped", instance_power_stop_timeout=0.4)),
+        ]
+        # One attempt of botocore per call: the role's own attempts are what is tried here.
+        environment = {"AWS_MAX_ATTEMPTS": "1", "AWS_PROFILE": "of-somebody-else", "AWS_SESSION_TOKEN": "old"}
+        environment["HTTP_PROXY"] = environment["http_proxy"] = "http://192.0.2.2:3128"
+        report = play(folder, plays, inventory, **environment)
+        checked = [a_play("checked", step(), step("running"), facts("after start"), step("stopped"))]
+        report["checked"] = play(folder, checked, inventory, "--check", **environment)
+        try:
+            yield report, ec2
+        finally:
+            stubborn.kill()
+            stubborn.wait()
+
+
+def told(report: dict, host: str, label: str) -> dict:
+    return next(one["msg"] for one in outcomes(report, host) if one["task"] == label)
+
+
+def changes(report: dict, host: str) -> list[str]:
+    return [one["task"] for one in outcomes(report, host) if one.get("changed")]
+
+
+def test_an_instance_is_started_once_and_stopped_once(run):
+    report, ec2 = run
+    assert changes(report, "plain") == ["Ask EC2 to start the instance", "Ask EC2 to stop the instance"]
+    up = {"address": "127.0.0.1", "found_id": IDS["plain"], "claimed": True}
+    assert told(report, "plain", "after start") == up
+    assert told(report, "plain", "after second start") == up
+    assert told(report, "plain", "after stop") == {"address": "", "found_id": IDS["plain"], "claimed": False}
+    assert state(ec2, IDS["plain"]) == "stopped"
+    tags = {tag["Key"]: tag["Value"] for tag in describe(ec2, IDS["plain"])["Tags"]}
+    assert tags == ROUND | {"Name": "plain", "kind": "twin"}
+
+
+def test_tags_select_an_instance(run):
+    report, ec2 = run
+    assert told(report, "tagged", "after start")["found_id"] == IDS["tagged"]
+    assert changes(report, "tagged") == ["Ask EC2 to start the instance", "Ask EC2 to stop the instance"]
+    assert state(ec2, IDS["tagged"]) == "stopped"
+
+
+def test_a_host_without_instance_is_left_alone(run):
+    report, _ = run
+    nothing = {"address": "", "found_id": "", "claimed": False}
+    assert told(report, "none", "after start") == told(report, "none", "after stop") == nothing
+    assert not [one for one in outcomes(report, "none") if one["task"].startswith(("Read", "Ask"))]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("unknown", ["Unknown instance: none matches the instance id i-0000000b", "(host unknown)"]),
+        ("twins", ["2 instances match the tags", f"{IDS['plain']}, {IDS['checked']}", "Give one of them"]),
+        (
+            "destroyed",
+            [
+                f"{IDS['destroyed']} would be terminated",
+                f"aws ec2 modify-instance-attribute --region eu-west-1 --instance-id {IDS['destroyed']} "
+                "--instance-initiated-shutdown-behavior stop",
+            ],
+        ),
+        (
+            "used",
+            [
+                f"{IDS['used']} is running: round {FOREIGN['round']} of otto is on it",
+                f"since {FOREIGN['round_started']}",
+                "instance_power_join=true",
+            ],
+        ),
+        ("expired", [f"{IDS['plain']} cannot be read", "credentials have expired; sign in again"]),
+        ("wrongkey", ["AWS does not accept these credentials; check the access key"]),
+        ("unreachable", ["the EC2 API cannot be reached; check the network", "Could not connect"]),
+        ("forbidden", [f"{IDS['forbidden']} cannot be started", "may not do that", "ec2:StartInstances"]),
+        ("barren", [f"{IDS['barren']} cannot be started (2 attempts)", "AWS has no capacity"]),
+        ("rival", [f"{IDS['claimed']} was stopped a moment ago, and then somebody else started it"]),
+        (
+            "stuck",
+            [
+                f"{IDS['stuck']} is still stopping after 0 s",
+                "IT MAY STILL BE RUNNING AND COST MONEY",
+                "aws ec2 describe-instances --region eu-west-1 --endpoint-url http://127.0.0.1:",
+                f"--instance-ids {IDS['stuck']}",
+            ],
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_that_names_the_instance_and_the_fix(run, host, words):
+    report, _ = run
+    message = refusal(report, host)
+    for part in words:
+        assert part in message
+    assert "\n" not in message
+    assert "top-secret-key" not in json.dumps(report)
+
+
+def test_a_refused_instance_is_not_changed(run):
+    report, ec2 = run
+    assert report["rc"] == 2
+    for host in ("unknown", "twins", "destroyed", "used", "expired", "wrongkey", "unreachable"):
+        assert not changes(report, host), host
+    assert state(ec2, IDS["destroyed"]) == "stopped"
+    assert not describe(ec2, IDS["destroyed"]).get("StateReason")
+    for name in ("barren", "forbidden"):
+        assert state(ec2, IDS[name]) == "stopped"
+
+
+def test_a_round_may_join_and_leaves_the_owners_tags(run):
+    report, ec2 = run
+    assert told(report, "joiner", "after start") == {
+        "address": "127.0.0.1",
+        "found_id": IDS["used"],
+        "claimed": False,
+    }
+    assert not changes(report, "joiner")
+    tags = {tag["Key"]: tag["Value"] for tag in describe(ec2, IDS["used"])["Tags"]}
+    assert tags["round"] == FOREIGN["round"]
+
+
+def test_a_start_without_capacity_is_tried_again(run):
+    report, ec2 = run
+    assert told(report, "scarce", "after start")["address"] == "127.0.0.1"
+    assert state(ec2, IDS["scarce"]) == "running"
+    attempts = [one for one in outcomes(report, "scarce") if one["task"] == "Ask EC2 to start the instance"]
+    assert ["InsufficientInstanceCapacity" in one.get("msg", "") for one in attempts] == [True, False]
+
+
+def test_the_later_of_two_rounds_gives_way(run):
+    report, ec2 = run
+    assert told(report, "claimed", "after start")["claimed"] is True
+    assert told(report, "rival", "after refusal")["claimed"] is False
+    assert state(ec2, IDS["claimed"]) == "running"
+
+
+def test_check_mode_reads_and_changes_nothing(run):
+    report, ec2 = run
+    assert report["checked"]["rc"] == 0
+    assert changes(report["checked"], "checked") == ["Ask EC2 to start the instance"]
+    assert told(report["checked"], "checked", "after start") == {
+        "address": "",
+        "found_id": IDS["checked"],
+        "claimed": False,
+    }
+    assert state(ec2, IDS["checked"]) == "stopped"
+    assert "round" not in {tag["Key"] for tag in describe(ec2, IDS["checked"])["Tags"]}
+
+
+def test_an_unconfirmed_stop_goes_on(run):
+    """The role gave up waiting and said so; the emulated machine ended a little later by SIGKILL."""
+    _, ec2 = run
+    until(lambda: state(ec2, IDS["stuck"]) == "stopped")
