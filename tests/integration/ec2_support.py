@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +73,17 @@ def state(ec2: Any, instance: str = INSTANCE) -> str:
 def started(ec2: Any, instance: str = INSTANCE) -> None:
     ec2.start_instances(InstanceIds=[instance])
     until(lambda: state(ec2, instance) == "running")
+
+
+@contextmanager
+def process_group(script: str) -> Iterator[subprocess.Popen]:
+    """Run a shell as leader of its own process group, and end the group."""
+    with subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE) as leader:
+        try:
+            yield leader
+        finally:
+            if leader.poll() is None:
+                os.killpg(leader.pid, signal.SIGKILL)
 
 
 def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import venv
 from pathlib import Path
 
 from image_support import connect
@@ -58,9 +59,9 @@ def test_an_engine_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_python_without_the_module_requests_is_an_answer(tmp_path: Path) -> None:
-    (tmp_path / "requests").mkdir()
-    (tmp_path / "requests" / "__init__.py").write_text("raise ImportError('not here')\n")
-    outcome = play("container_engine", tmp_path, FACTS, {"PYTHONPATH": str(tmp_path)})
+    venv.create(tmp_path / "bare", symlinks=True)
+    bare = str(tmp_path / "bare" / "bin" / "python")
+    outcome = play("container_engine", tmp_path, FACTS, ansible_python_interpreter=bare)
     assert outcome.status == 0, outcome.output
     assert outcome.facts["container_engine_answers"] is False
     assert "python3-requests" in outcome.facts["container_engine_reason"]

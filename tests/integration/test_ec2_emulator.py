@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ec2_support import (
     describe,
     emulator,
     play,
+    process_group,
     start,
     started,
     state,
@@ -45,21 +47,15 @@ def refused(action, *arguments, **named) -> str:
 @pytest.fixture
 def group():
     """Start shells as leaders of their own process groups, listed as running on a machine."""
-    leaders = []
+    with ExitStack() as leaders:
 
-    def begin(script: str, machine: Path) -> subprocess.Popen:
-        leader = subprocess.Popen(["sh", "-c", script], start_new_session=True, stdout=subprocess.PIPE)
-        leaders.append(leader)
-        with (machine / "processes").open("a") as listed:
-            listed.write(f"{leader.pid}\n")
-        return leader
+        def begin(script: str, machine: Path) -> subprocess.Popen:
+            leader = leaders.enter_context(process_group(script))
+            with (machine / "processes").open("a") as listed:
+                listed.write(f"{leader.pid}\n")
+            return leader
 
-    yield begin
-    for leader in leaders:
-        if leader.poll() is None:
-            os.killpg(leader.pid, signal.SIGKILL)
-        leader.wait()
-        leader.stdout.close()
+        yield begin
 
 
 def noticed(machine: Path, *pids: int) -> None:

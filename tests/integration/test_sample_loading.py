@@ -11,16 +11,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from databases import ROOT
-from lab import Lab, one_line
+from lab import Lab
 
 from workflow.sample.synthetic import recordings
 
 pytest_plugins = ("databases",)
 
 #: A process with the tables at hand. It reads one JSON line at a time (code, and the values that the code
-#: is given) and prints one: what the code left in ``answer``, or the line of a SampleError.
+#: is given) and prints one: what the code left in ``answer``, the message of a SampleError, or the traceback
+#: of anything else.
 CONSOLE = """
-import json, sys
+import json, sys, traceback
 import numpy as np
 from workflow import settings
 configured = settings.load()
@@ -33,10 +34,12 @@ from workflow.sample.errors import SampleError
 from workflow.sample.synthetic import recordings
 TABLES = [
     lab.Subject, stimanal.MiceIncluded, exp2.Session, exp2.SessionEpoch, exp2.SessionEpochSomatotopy,
-    img.Mesoscope, img.FOV, img.FOVEpoch, img.Plane, img.ROI, img.ROIBad, img.ROIBrainArea, img.ROIdeltaF, img.ROISpikes,
+    img.Mesoscope, img.FOV, img.FOVEpoch, img.Plane, img.ROI, img.ROIBad, img.ROIBrainArea, img.ROIdeltaF,
+    img.ROISpikes,
 ]
 def rows(condition):
     return {table.__name__: len(table() & condition) for table in TABLES}
+print("ready", flush=True)
 for line in sys.stdin:
     code, values = json.loads(line)
     names = {**globals(), **values}
@@ -45,6 +48,8 @@ for line in sys.stdin:
         print(json.dumps({"answer": names["answer"]}), flush=True)
     except SampleError as error:
         print(json.dumps({"refusal": str(error)}), flush=True)
+    except Exception:
+        print(json.dumps({"traceback": traceback.format_exc()}), flush=True)
 """
 
 
@@ -60,21 +65,26 @@ class Console:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._process.stdout.readline() == "ready\n"  # the tables are declared, by one process
 
     def _say(self, code, values):
         self._process.stdin.write(json.dumps([code, values]) + "\n")
         self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, "the code failed; see its traceback on stderr"
-        return json.loads(line)
+        said = json.loads(self._process.stdout.readline())
+        assert "traceback" not in said, said["traceback"]
+        return said
 
     def ask(self, code, **values):
         """Run code and return what it leaves in ``answer``."""
-        return self._say(code, values)["answer"]
+        said = self._say(code, values)
+        assert "answer" in said, said
+        return said["answer"]
 
     def refusal(self, code, **values):
         """Run code that must raise a SampleError and return its message."""
-        return self._say(code, values)["refusal"]
+        said = self._say(code, values)
+        assert "refusal" in said, said
+        return said["refusal"]
 
     def count(self, condition=()):
         return self.ask("answer = rows(condition or {})", condition=condition)
@@ -87,9 +97,7 @@ class Console:
         return self.ask(code, folder=str(folder), options=options)
 
     def close(self):
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-        self._process.stdout.close()
+        self._process.communicate(timeout=60)
 
 
 @contextmanager
@@ -409,7 +417,7 @@ answer = epochs.to_arrays("session_epoch_start_time", order_by="session_epoch_nu
         ({"subject_id": 0}, "the subject id is 0: it must be a whole number from 1 to 2147483647"),
         ({"subject_id": 3_000_000_000}, "the subject id is 3000000000: it must be"),
         ({"session": 40_000}, "the session is 40000: it must be a whole number from 1 to 32767"),
-        ({"frame_rate": 0}, "the frame rate is '0': it must be a number, above 0"),
+        ({"frame_rate": 0}, "the frame rate is '0': it must be a number from 0.001 to 1,000,000"),
     ],
 )
 def test_impossible_options_change_nothing(console, tmp_path, option, said):

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from image_support import make, small_clone
+from image_support import COMMITS, make, small_clone
+from role_support import Outcome
 
 
 @pytest.fixture
@@ -17,15 +18,19 @@ def source(tmp_path: Path) -> Path:
     return small_clone(tmp_path / "source")
 
 
-@pytest.fixture
-def no_engine(tmp_path: Path) -> dict[str, str]:
-    return {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+NO_ENGINE = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
 
 
-def test_auto_makes_a_virtual_environment_where_no_engine_answers(
-    source: Path, tmp_path: Path, no_engine: dict[str, str]
-) -> None:
-    outcome = make(tmp_path, source, no_engine, venv_directory=str(tmp_path / "venv"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """Make a virtual environment where no engine answers, once."""
+    folder = tmp_path_factory.mktemp("made")
+    source = small_clone(folder / "source")
+    return folder, make(folder, source, NO_ENGINE, venv_directory=str(folder / "venv"))
+
+
+def test_auto_makes_a_virtual_environment_where_no_engine_answers(made: tuple[Path, Outcome]) -> None:
+    folder, outcome = made
     assert outcome.status == 0, outcome.output
     assert outcome.facts["workflow_image_runtime_chosen"] == "venv"
     assert outcome.facts["workflow_image_runtime_reason"].endswith(
@@ -33,36 +38,37 @@ def test_auto_makes_a_virtual_environment_where_no_engine_answers(
     )
     assert outcome.facts["workflow_image_reference"] == ""
     interpreter = outcome.facts["workflow_image_interpreter"]
-    assert Path(interpreter).is_relative_to(tmp_path / "venv")
+    assert Path(interpreter).is_relative_to(folder / "venv")
     subprocess.run([interpreter, "-c", "import pymysql"], check=True)
 
-    again = make(tmp_path, source, no_engine, venv_directory=str(tmp_path / "venv"))
+
+def test_another_commit_with_the_same_requirements_changes_nothing(made: tuple[Path, Outcome]) -> None:
+    folder, outcome = made
+    again = make(folder, folder / "source", NO_ENGINE, commit=COMMITS[1], venv_directory=str(folder / "venv"))
     assert again.changed == 0
     assert again.facts == outcome.facts
 
 
-def test_docker_is_refused_where_no_engine_answers(
-    source: Path, tmp_path: Path, no_engine: dict[str, str]
-) -> None:
-    refusal = make(tmp_path, source, no_engine, runtime="docker").refusal()
-    assert "docker is demanded, but no Docker engine answers: its socket does not exist" in refusal
-    assert refusal.endswith("set workflow_image_runtime to auto or venv.")
-
-
-def test_an_interrupted_installation_is_done_again_and_old_ones_go(source: Path, tmp_path: Path) -> None:
-    venvs = tmp_path / "venv"
-    outcome = make(tmp_path, source, runtime="venv", venv_directory=str(venvs))
+def test_an_interrupted_installation_is_done_again_and_old_ones_go(made: tuple[Path, Outcome]) -> None:
+    folder, outcome = made
     interpreter = Path(outcome.facts["workflow_image_interpreter"])
+    venvs = interpreter.parents[2]
     shutil.rmtree(interpreter.parents[1] / "lib")
     (interpreter.parents[1] / "complete").unlink()
-    for age, name in enumerate(("python3.11.0-older", "python3.11.0-oldest"), start=1):
+    for name, changed in (("python3.11.0-older", 1_000_000), ("python3.11.0-oldest", 0)):
         (venvs / name).mkdir()
-        os.utime(venvs / name, (0, 2_000_000 - age * 1_000_000))
+        os.utime(venvs / name, (0, changed))
 
-    outcome = make(tmp_path, source, runtime="venv", venv_directory=str(venvs))
-    assert outcome.status == 0, outcome.output
+    again = make(folder, folder / "source", runtime="venv", venv_directory=str(venvs))
+    assert again.status == 0, again.output
     subprocess.run([interpreter, "-c", "import pymysql"], check=True)
     assert {path.name for path in venvs.iterdir()} == {interpreter.parents[1].name, "python3.11.0-older"}
+
+
+def test_docker_is_refused_where_no_engine_answers(source: Path, tmp_path: Path) -> None:
+    refusal = make(tmp_path, source, NO_ENGINE, runtime="docker").refusal()
+    assert "docker is demanded, but no Docker engine answers: its socket does not exist" in refusal
+    assert refusal.endswith("set workflow_image_runtime to auto or venv.")
 
 
 def test_a_failed_installation_is_explained_and_never_taken_for_complete(
@@ -70,13 +76,12 @@ def test_a_failed_installation_is_explained_and_never_taken_for_complete(
 ) -> None:
     requirements = source / "requirements" / "worker.txt"
     requirements.write_text(re.sub("sha256:.{64}", f"sha256:{'0' * 64}", requirements.read_text()))
-    for _ in range(2):
-        outcome = make(tmp_path, source, runtime="venv", venv_directory=str(tmp_path / "venv"))
-        refusal = outcome.refusal()
-        assert f"{requirements}: ERROR: THESE PACKAGES DO NOT MATCH THE HASHES" in refusal
-        assert refusal.endswith("use an index that serves the locked files.")
-        assert "Expected sha256" in outcome.output
-        assert not list((tmp_path / "venv").glob("*/complete"))
+    outcome = make(tmp_path, source, runtime="venv", venv_directory=str(tmp_path / "venv"))
+    refusal = outcome.refusal()
+    assert f"{requirements}: ERROR: THESE PACKAGES DO NOT MATCH THE HASHES" in refusal
+    assert refusal.endswith("use an index that serves the locked files.")
+    assert "Expected sha256" in outcome.output
+    assert not list((tmp_path / "venv").glob("*/complete"))
 
 
 def test_a_full_disk_is_refused_before_installing(source: Path, tmp_path: Path) -> None:

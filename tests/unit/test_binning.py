@@ -13,8 +13,9 @@ from workflow.analysis.normalization import BLOCK_VALUES, Reason, zscore
     ("time_bin", "frame_rate", "frames"),
     [
         (0, 30, 1),
-        (0.2, 30, 6),  # 6.000000000000001 in floating point
-        (0.1, 30, 3),  # 3.0000000000000004 before Python rounds it
+        (0.2, 30, 6),
+        (0.28, 25, 7),  # 7.000000000000001 in floating point
+        (1.1, 50, 55),  # 55.00000000000001
         (0.2, 9.37, 2),
         (1.5, 9.37, 15),
         (1, 9.37, 10),

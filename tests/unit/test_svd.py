@@ -286,6 +286,7 @@ def test_one_blas_thread_gives_the_same_bits_every_time(shape: tuple[int, int]) 
         (np.sqrt([0.5, 0.3, 0.15, 0.05]), 0.8, 2),  # reached exactly
         (np.sqrt([0.5, 0.3, 0.15, 0.05]), 0.801, 3),
         (np.sqrt([0.5, 0.4, 0.1]), 0.9, 2),
+        (np.sqrt([0.63, 0.27, 0.1]), 0.9, 2),  # reached but for rounding
         (np.sqrt([0.9, 0.1]), 0.9, 1),
         (np.ones(10), 0.9, 9),
         (np.ones(10), 1.0, 10),

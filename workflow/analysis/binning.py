@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from workflow.analysis.arrays import Floats, real_matrix
 
-# 0.2 s × 30 Hz is 6.000000000000001 in floating point and means six frames, not seven: a product this
+# 0.28 s × 25 Hz is 7.000000000000001 in floating point and means seven frames, not eight: a product this
 # close (relatively) to a whole number is that number.
 WHOLE_NUMBER_TOLERANCE = 1e-9
 

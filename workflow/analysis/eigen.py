@@ -15,10 +15,9 @@ def largest_eigenvectors(G: Floats, how_many: Callable[[Floats], int]) -> tuple[
     """Compute all eigenvalues of ``G`` and the eigenvectors of the largest ones.
 
     These are the steps of LAPACK's divide and conquer driver (``dsyevd``), except that only the wanted
-    vectors are carried back from the tridiagonal basis. Measured against
-    ``scipy.linalg.eigh(driver="evd")``, this saves a fifth of the time at n = 3000 when a third of the vectors
-    is wanted, and costs nothing when most are. A subset by ``driver="evr"`` took up to three times as long as
-    either.
+    vectors are carried back from the tridiagonal basis. Next to ``eigh(driver="evd")`` of SciPy this saves a
+    fifth of the time at n = 3000 when a third of the vectors is wanted, and costs nothing when most are; a
+    subset by ``driver="evr"`` took up to three times as long as either.
 
     Parameters
     ----------

@@ -3,8 +3,9 @@
 The Gram matrix squares the singular values, so small ones lose digits: relative to the largest they are good
 to 1e-12 above 1e-3, to about 3e-8 at 1e-5, and lost below about 1e-7. Hence two limits: values below
 ``CLAMP`` are stored as 0, without vectors, and a value between ``CLAMP`` and ``TRUST`` sends the whole
-matrix to LAPACK's direct ``gesdd``. (An exact zero, as of a duplicated trace, is below ``CLAMP`` whichever
-way it is computed, so it does not.)
+matrix to LAPACK's direct ``gesdd``. An exact zero comes out near 1e-8, so it is clamped and needs no
+direct route: duplicated traces give such zeros, and so do centred traces where N ≥ T, because they are
+orthogonal to a constant time course.
 """
 
 from __future__ import annotations
@@ -122,14 +123,14 @@ def population_svd(Z: ArrayLike, *, max_components: int = 1000, overwrite: bool 
         raise ValueError("Z must not be 0 everywhere, or so small that its squares are: nothing to decompose")
 
     def n_wanted(eigenvalues: Floats) -> int:
-        s = _singular_values(own, eigenvalues)
+        s = _singular_values(eigenvalues)
         if _untrustworthy(s):
             return 0
         return max(n_components_for(s), min(max_components, int(np.count_nonzero(s))))
 
     eigenvalues, vectors = largest_eigenvectors(G, n_wanted)
     del G
-    s = _singular_values(own, eigenvalues)
+    s = _singular_values(eigenvalues)
     if _untrustworthy(s):
         expendable = own is not matrix or (overwrite and own.flags.writeable)
         return _by_gesdd(own, max_components, overwrite=expendable)
@@ -145,14 +146,8 @@ def _gram(Z: Floats, *, over_rois: bool) -> Floats:
     return dsyrk(1.0, Z, trans=int(not over_rois), lower=1)
 
 
-def _singular_values(Z: Floats, eigenvalues: Floats) -> Floats:
-    s = np.sqrt(np.maximum(eigenvalues, 0.0))
-    # Traces of mean 0 are orthogonal to a constant time course, so with N ≥ T one singular value is 0 by
-    # construction. It is bounded by what Z makes of that unit vector, far below what rounding leaves in s.
-    n_rois, n_frames = Z.shape
-    if n_rois >= n_frames and np.linalg.norm(Z.sum(axis=1)) / np.sqrt(n_frames) < CLAMP * s[0]:
-        s[-1] = 0.0
-    return _clamped(s)
+def _singular_values(eigenvalues: Floats) -> Floats:
+    return _clamped(np.sqrt(np.maximum(eigenvalues, 0.0)))  # rounding can leave an eigenvalue below 0
 
 
 def _clamped(s: Floats) -> Floats:

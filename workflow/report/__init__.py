@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workflow.report.gallery import gallery
+from workflow.report.gallery import results
 from workflow.report.page import page
 from workflow.report.summary_check import SummaryError, check
 
@@ -31,7 +31,7 @@ def write_report(summary: dict[str, Any], path: Path) -> None:
         If the summary is not one that this version can read.
     """
     check(summary)
-    html = page(summary, gallery(summary))
+    html = page(summary, results(summary))
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(html, encoding="utf-8")
     partial.replace(path)

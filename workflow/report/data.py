@@ -65,13 +65,15 @@ def connected() -> bool:
 def decompositions() -> list[Decomposition]:
     """List every decomposition that was computed, the latest recording first."""
     names = ("n_rois", "n_frames", "bin_width", "k90")
-    computed = (svd.PopulationSVD() & {"skip_reason": ""}).proj(*names) * exp2.Session().proj("session_date")
+    computed = (svd.PopulationSVD() & {"skip_reason": ""}).proj(*names)
+    # An older client's tables have no lineage that DataJoint could check; the names are the lab's own.
+    dated = computed.join(exp2.Session().proj("session_date"), semantic_check=False)
     primary = svd.PopulationSVD().primary_key
     found = [
         Decomposition(
             {name: row[name] for name in primary}, row["session_date"], *(row[name] for name in names)
         )
-        for row in computed.to_dicts(order_by=primary)
+        for row in dated.to_dicts(order_by=primary)
     ]
     return sorted(found, key=lambda one: (one.session_date, one.key["session_epoch_number"]), reverse=True)
 
@@ -103,7 +105,8 @@ def roi_map(key: Key, count: int) -> RoiMap:
     -------
     RoiMap
     """
-    located = (svd.PopulationSVD.ROI() & key) * img.ROI().proj("roi_centroid_x", "roi_centroid_y")
+    centroids = img.ROI().proj("roi_centroid_x", "roi_centroid_y")
+    located = (svd.PopulationSVD.ROI() & key).join(centroids, semantic_check=False)
     rows: list[tuple[Any, ...]] = []
     areas = _areas(key)
     primary = img.ROI().primary_key

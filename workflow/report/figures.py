@@ -109,7 +109,7 @@ class Margins:
     """Space around and between panels, in inches; plain numbers draw twice as fast as a layout engine."""
 
     left: float = 0.65
-    right: float = 0.1
+    right: float = 0.2
     top: float = 0.25
     bottom: float = 0.5
     between_columns: float = 0.2

@@ -19,7 +19,7 @@ FIGURES: dict[str, Draw] = {
 }
 
 
-def gallery(summary: dict[str, Any]) -> str:
+def results(summary: dict[str, Any]) -> str:
     """Draw everything that can be drawn.
 
     A figure that cannot be drawn is said in its place; the rest of the report does not depend on it.

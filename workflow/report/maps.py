@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from workflow.report.data import RoiMap
 from workflow.report.figures import COLORS, WIDTH, Figure, Margins, drawing, inline_svg, panels
-from workflow.report.text import count
+from workflow.report.text import count, printable
 
 MOST_PLANES = 4
 MOST_VECTORS = 500  # ROIs of a plane; above that, the dots are one picture
@@ -102,7 +102,9 @@ def _areas(column: NDArray[Any], planes: list[str], rois: RoiMap) -> list[PathCo
         for index in np.unique(which[_in_plane(rois, plane)]):
             inside = _in_plane(rois, plane) & (which == index)
             color = COLORS[-1] if index == len(names) - 1 else COLORS[index]
-            dots = _dots(axes, rois, inside, marker=_MARKERS[index], color=color, label=names[index])
+            dots = _dots(
+                axes, rois, inside, marker=_MARKERS[index], color=color, label=printable(names[index])
+            )
             handles.setdefault(names[index], dots)
     return [handles[name] for name in names if name in handles]
 
@@ -121,7 +123,7 @@ def _weights(canvas: Canvas, column: NDArray[Any], planes: list[str], rois: RoiM
     height = float(canvas.get_size_inches()[1])
     place = (below.x0 + 0.1 * below.width, 0.72 / height, 0.8 * below.width, 0.1 / height)
     bar = canvas.colorbar(scale, cax=canvas.add_axes(place), orientation="horizontal", label="weight")
-    bar.set_ticks([-limit, 0.0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
+    bar.set_ticks([-limit, 0.0, limit], labels=[f"\N{MINUS SIGN}{limit:.2g}", "0", f"{limit:.2g}"])
     if bar.solids is not None:
         bar.solids.set_rasterized(True)
 

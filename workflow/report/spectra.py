@@ -24,7 +24,7 @@ from workflow.report.figures import (
     plain_log_axis,
     thinned,
 )
-from workflow.report.text import count, number
+from workflow.report.text import count, number, printable
 
 MOST_PANELS = 4  # parameter sets side by side
 MOST_ANIMALS = 6  # with a colour of their own
@@ -64,7 +64,7 @@ def spectra(shown: Sequence[Decomposition], variances: Sequence[Floats], n_all: 
     with drawing(height=4.9 + legend_height, width=width) as canvas:
         grid = panels(canvas, 2, len(chosen), margins, sharey="row")
         for (above, below), params in zip(grid.T, sorted(chosen), strict=True):
-            above.set_title(params, loc="left")
+            above.set_title(printable(params), loc="left")
             for one, variance in zip(shown, variances, strict=True):
                 if one.key["svd_params"] == params:
                     style = {
@@ -135,7 +135,9 @@ def _legend(colors: Mapping[int, str], styles: Mapping[str, Any]) -> list[Line2D
         for animal, color in list(colors.items())[:MOST_ANIMALS]
     ]
     others = [Line2D([], [], color=COLORS[-1], label="other animals")] if len(colors) > MOST_ANIMALS else []
-    kinds = [Line2D([], [], color=INK, linestyle=style, label=kind) for kind, style in styles.items()]
+    kinds = [
+        Line2D([], [], color=INK, linestyle=style, label=printable(kind)) for kind, style in styles.items()
+    ]
     return [*named, *others, *kinds]
 
 

@@ -126,8 +126,8 @@ def components(one: Decomposition, why: str, variance: Floats, courses: Floats) 
     return Figure(
         title,
         f"The epoch is {why}: {count(one.n_rois, 'ROI')}, {count(one.n_frames, 'time bin')} of "
-        f"{one.bin_width:.4g} s. Components are numbered as in the database, 0 being the largest; each is "
-        "drawn so that its largest deflection is positive.",
+        f"{one.bin_width:.4g}\u00a0s. Components are numbered as in the database, 0 being the largest; each "
+        "is drawn so that its largest deflection is positive.",
         svg,
     )
 

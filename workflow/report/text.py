@@ -14,6 +14,8 @@ _UNPRINTABLE = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
 
+_SPACE = "\u00a0"  # between a number and its unit, where no line may break
+
 #: The longest foreign text that is shown whole.
 LONGEST = 2000
 
@@ -31,7 +33,12 @@ def escape(value: Any) -> str:
     str
         Without markup, and without characters that a page cannot carry.
     """
-    return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
+    return html.escape(printable(value), quote=True)
+
+
+def printable(value: Any) -> str:
+    """Replace the characters that neither a page nor a drawing can carry."""
+    return _UNPRINTABLE.sub("\ufffd", str(value))
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
@@ -54,17 +61,16 @@ def count(value: int, singular: str, plural: str = "") -> str:
 def duration(seconds: float) -> str:
     """Write a time span as people say it: ``0.21 s``, ``12 s``, ``3 min 05 s``, ``2 h 07 min``."""
     if seconds < 9.95:
-        return (
-            f"{seconds:.2g} s" if seconds >= 0.001 else f"{1000 * seconds:.2g} ms" if seconds > 0 else "0 s"
-        )
+        small = f"{1000 * seconds:.2g} ms" if 0 < seconds < 0.001 else f"{seconds:.2g} s"
+        return small.replace(" ", _SPACE)
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole}{_SPACE}s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return f"{minutes}{_SPACE}min {rest:02d}{_SPACE}s"
     hours, minutes = divmod(minutes, 60)
-    return f"{number(hours)} h {minutes:02d} min"
+    return f"{number(hours)}{_SPACE}h {minutes:02d}{_SPACE}min"
 
 
 def moment(iso: Any) -> datetime | None:

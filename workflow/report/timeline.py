@@ -51,13 +51,18 @@ def timeline(summary: dict[str, Any]) -> str:
     if (began := moment(summary["started"])) and (ended := moment(summary["ended"])):
         end = max(end, (ended - began).total_seconds())
     svg = _draw(lanes, end or 1.0, merge=len(bars) > MOST_BARS)
-    note = " Bars that touch are drawn as one." if len(bars) > MOST_BARS else ""
+    note = (
+        " Bars that touch are drawn as one, and failures are drawn wide enough to be seen."
+        if len(bars) > MOST_BARS
+        else ""
+    )
     legend = "".join(_swatch(name) for name in _SHAPES if any(bar.outcome == name for bar in bars))
     return section(
         "timeline",
         "When it ran",
         f'<figure>\n<ul class="legend">{legend}</ul>\n<div class="wide">{svg}</div>\n'
-        f"<figcaption>One bar per key, from its start to its end.{note}</figcaption>\n</figure>",
+        "<figcaption>One bar per key, from its start to its end; bars above each other ran at the same "
+        f"time.{note}</figcaption>\n</figure>",
     )
 
 

@@ -49,7 +49,7 @@ def baseline(
     Pachitariu et al. 2017, bioRxiv 061507.
     """
     smooth = np.asarray(F, dtype=np.float64)
-    if sigma > 0:
+    if sigma > 0.1:  # below, the kernel is one frame, but its weight a division by almost 0
         smooth = ndimage.gaussian_filter1d(smooth, sigma, axis=1)
     # Mirrored at its edges, the trace repeats after 2 T frames: a longer window finds nothing new.
     size = min(max(1, int(window * frame_rate)), 2 * smooth.shape[1])

@@ -144,17 +144,19 @@ def _vector(value: Any, what: str) -> NDArray[Any]:
 
 
 def checked_number(value: Any, what: str, *, positive: bool = False, largest: float = 1e6) -> float:
-    """Check a number from 0, or above it, to the largest that makes sense.
+    """Check a number from 0, or 0.001 if it must be positive, to the largest that makes sense.
 
     Raises
     ------
     SampleError
         If it is none.
     """
+    smallest = 0.001 if positive else 0.0
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not real or not 0 <= value <= largest or (positive and value == 0):
-        wanted = "above 0 and" if positive else "0 or above, and"
-        raise SampleError(f"{what} is {str(value)[:50]!r}: it must be a number, {wanted} at most {largest:g}")
+    if not real or not smallest <= value <= largest:
+        raise SampleError(
+            f"{what} is {str(value)[:50]!r}: it must be a number from {smallest:g} to {largest:,.0f}"
+        )
     return float(value)
 
 

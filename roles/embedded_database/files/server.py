@@ -171,7 +171,7 @@ class Server:
         if free < SPACE_NEEDED:
             raise DatabaseError(
                 f"the disk of {self.directory} is full: {free >> 20} MB are free, "
-                f"{SPACE_NEEDED >> 20} MB are needed"
+                f"{SPACE_NEEDED >> 20} MB are needed: free some space"
             )
         self.directory.chmod(0o711 if owner.differs else 0o700)
         unfinished = self.directory / "data.unfinished"
