@@ -40,7 +40,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code says how it ended."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         settings = load()
         os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"  # the settings above are all there is
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the verbs and their options."""
     parser = argparse.ArgumentParser(
         prog="run_workflow",
         description="Run the DataJoint computations that are due.",
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = verbs.add_parser("report", help="write the HTML report of a round", allow_abbrev=False)
     report.add_argument("--summary", type=Path, required=True, metavar="FILE", help="summary.json of the round")
-    report.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE")
+    report.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     return parser
 
 

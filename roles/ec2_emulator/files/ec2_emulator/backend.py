@@ -66,6 +66,7 @@ class LocalhostBackend(Backend):
     def start(self, instance_id: str) -> str:
         """Forget the last run and announce the instance id."""
         folder = self._folder(instance_id)
+        folder.mkdir(parents=True, exist_ok=True)
         for left_over in ("poweroff", "processes"):
             (folder / left_over).unlink(missing_ok=True)
         self._remember(folder, {"boot": processes.boot(), "started": processes.now(), "groups": {}})
@@ -119,9 +120,7 @@ class LocalhostBackend(Backend):
         return [int(pid) for pid, started in groups.items() if started != GONE and int(pid) != os.getpgrp()]
 
     def _folder(self, instance_id: str) -> Path:
-        folder = self.directory / instance_id
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.directory / instance_id
 
     @staticmethod
     def _remember(folder: Path, memory: dict[str, object]) -> None:

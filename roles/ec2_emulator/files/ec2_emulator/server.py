@@ -54,26 +54,25 @@ def main() -> int:
         while not ended.wait(LOOK_SECONDS):
             for machine in machines:
                 machine.look()
-            if not session.watchers(directory) and _unused(directory):
+            if not session.watchers(directory) and _end(directory, machines, unless_used=True):
                 break
     finally:
-        (directory / "endpoint.json").unlink(missing_ok=True)
+        _end(directory, machines)
         server.shutdown()
-        for machine in machines:
-            machine.settle()
         log.info("ended")
     return 0
 
 
-def _unused(directory: Path) -> bool:
-    """Withdraw the endpoint unless somebody registered in the meantime."""
-    if not directory.exists():
-        return True
-    with session.locked(directory):
-        if session.watchers(directory):
-            return False
-        (directory / "endpoint.json").unlink(missing_ok=True)
-        return True
+def _end(directory: Path, machines: list[Machine], *, unless_used: bool = False) -> bool:
+    """Withdraw the endpoint and let the machines come to rest before another server may start; tell whether."""
+    if directory.exists():
+        with session.locked(directory):
+            if unless_used and session.watchers(directory):
+                return False
+            (directory / "endpoint.json").unlink(missing_ok=True)
+            for machine in machines:
+                machine.settle()
+    return True
 
 
 if __name__ == "__main__":

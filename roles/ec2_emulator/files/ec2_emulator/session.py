@@ -23,6 +23,8 @@ from . import processes
 
 START_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
+USER = "*[0-9]"
+"""Pattern of the files of registered processes; one that is being written has a suffix."""
 
 
 class SessionError(Exception):
@@ -67,9 +69,14 @@ def start(directory: Path, declared: list[dict[str, Any]], watch: int, options: 
                 f"a server with other instances runs on {directory} (process {server['pid']}); "
                 "wait until the round that uses it has ended, or choose another ec2_emulator_directory"
             )
-        watcher = directory / "watchers" / str(watch)
-        watcher.parent.mkdir(exist_ok=True)
-        watcher.write_text(repr(watched.started))
+        users = directory / "watchers"
+        users.mkdir(exist_ok=True)
+        for gone in {int(file.name) for file in users.glob(USER)} - set(watchers(directory)):
+            (users / str(gone)).unlink()
+        watcher = users / str(watch)
+        fresh = watcher.with_suffix(".new")
+        fresh.write_text(repr(watched.started))
+        fresh.replace(watcher)
         started = server is None
         try:
             server = server or _spawn(directory, declared, options)
@@ -106,14 +113,16 @@ def release(directory: Path, watch: int) -> dict[str, Any]:
 
 
 def watchers(directory: Path) -> list[int]:
-    """List the living processes that are registered; forget the others."""
+    """List the living processes that are registered."""
     found = []
-    for file in (directory / "watchers").glob("*"):
+    for file in (directory / "watchers").glob(USER):
         process = processes.look(int(file.name))
-        if process and not process.ended and repr(process.started) == file.read_text():
+        try:
+            started = file.read_text()
+        except FileNotFoundError:
+            continue  # released just now
+        if process and not process.ended and repr(process.started) == started:
             found.append(process.pid)
-        else:
-            file.unlink(missing_ok=True)
     return found
 
 
