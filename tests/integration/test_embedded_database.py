@@ -166,7 +166,8 @@ def test_a_full_disk_is_named_before_anything_is_made(directory: Path) -> None:
     command = [sys.executable, "-c", script, EMBEDDED_DATABASE.parent, directory]
     message = one_line(subprocess.run(command, capture_output=True, text=True, check=False))
     assert message == (
-        f"embedded database: the disk of {directory} is full: 7 MB are free, 300 MB are needed: free some space"
+        f"embedded database: the disk of {directory} is full: "
+        "7 MB are free, 300 MB are needed: free some space"
     )
     assert not (directory / "data").exists()
 
