@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,3 +382,12 @@ def test_the_role_does_nothing_without_instances_and_stops_what_it_started(tmp_p
     assert not (tmp_path / "ec2" / "endpoint.json").exists()
     log = (tmp_path / "ec2" / "server.log").read_text()
     assert log.rstrip().endswith("ended")
+
+
+def test_the_server_ends_when_its_folder_is_removed(tmp_path):
+    folder = tmp_path / "ec2"
+    server = start(folder, ONE, f"--watch-pid={os.getpid()}")
+    started(client(server["url"]))
+    shutil.rmtree(folder)
+    until(lambda: not _alive(server["pid"]))
+    assert not folder.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def reported(
 ) -> Iterator[tuple[Lab, Path]]:
     """A laboratory after its first round, and the folder of that round's output."""
     server: Server = request.getfixturevalue(request.param)
-    laboratory = Lab(server, f"test_report_{tmp_path_factory.getbasetemp().name[-8:].replace('-', '_')}_")
+    laboratory = Lab(server, f"test_{uuid.uuid4().hex[:10]}_")
     folder = tmp_path_factory.mktemp("first")
     try:
         assert laboratory.workflow("sample").returncode == 0

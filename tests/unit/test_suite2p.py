@@ -21,7 +21,9 @@ from workflow.sample.suite2p import read_suite2p
 N, T = 6, 240
 FILES = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy", "spks.npy")
 ARRAYS = ("F.npy", "Fneu.npy", "iscell.npy", "spks.npy")
-in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+in_one_folder = settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 
 
 def stat_of(count, rng):
@@ -161,7 +163,9 @@ def test_dff_is_undefined_where_the_baseline_is_not_positive_or_the_trace_not_fi
 @pytest.mark.parametrize("sigma", [0.0, 5e-324, 1e-160, 0.12])
 def test_smoothing_over_less_than_a_frame_is_none(sigma):
     F = 100 + np.random.default_rng(4).random((2, 30))
-    np.testing.assert_array_equal(baseline(F, 1.0, window=5, sigma=sigma), baseline(F, 1.0, window=5, sigma=0))
+    np.testing.assert_array_equal(
+        baseline(F, 1.0, window=5, sigma=sigma), baseline(F, 1.0, window=5, sigma=0)
+    )
 
 
 def test_a_window_longer_than_any_recording_is_the_whole_recording():
@@ -439,7 +443,9 @@ def test_iscell_that_is_no_classification(folder):
     assert f"{folder / 'iscell.npy'}: its first column holds other values" in refusal(folder)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1e-300, np.nan, np.inf, "9.37", None, True, [9.37], 1e9, np.array(9.37)])
+@pytest.mark.parametrize(
+    "value", [0, -1, 1e-300, np.nan, np.inf, "9.37", None, True, [9.37], 1e9, np.array(9.37)]
+)
 def test_impossible_frame_rate(folder, value):
     ops = np.load(folder / "ops.npy", allow_pickle=True).item()
     np.save(folder / "ops.npy", {**ops, "fs": value})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +27,12 @@ class UpstreamError(LookupError):
     """An upstream schema or table is missing; the message is one line."""
 
 
+_LOCK = {
+    "mysql": ("SELECT GET_LOCK('datajoint-round', 120)", "SELECT RELEASE_LOCK('datajoint-round')"),
+    "postgresql": ("SELECT pg_advisory_lock(20260101)", "SELECT pg_advisory_unlock(20260101)"),
+}
+
+
 def activate(settings: Settings) -> None:
     """Bind every table class to its schema; declare what is ours.
 
@@ -41,6 +49,22 @@ def activate(settings: Settings) -> None:
     UpstreamError
         If the database lacks an upstream schema or table.
     """
+    with _alone(dj.conn()):
+        _activate(settings)
+
+
+@contextmanager
+def _alone(connection: dj.Connection) -> Iterator[None]:
+    """Let one process at a time declare tables: two that do it at once trip over each other."""
+    take, give = _LOCK[connection.adapter.backend]
+    connection.query(take)
+    try:
+        yield
+    finally:
+        connection.query(give)
+
+
+def _activate(settings: Settings) -> None:
     for name, module in UPSTREAM.items():
         if settings.declare_upstream:
             if not module.schema.is_activated():

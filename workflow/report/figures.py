@@ -182,7 +182,10 @@ def inline_svg(canvas: Canvas, name: str, alt: str) -> str:
     svg = svg.replace(INK, "currentColor")
     for color, value in PALETTE.items():
         svg = svg.replace(value, f"var(--{color})")
-    return svg.replace("<svg", f'<svg class="plot" role="img" aria-label="{escape(alt)}"', 1)
+    # In lines of the page's text, so that the letters of every drawing are about as large as those.
+    width = float(canvas.get_size_inches()[0])
+    size = f'style="max-width: {6.9 * width:.1f}rem; min-width: {3.6 * width:.1f}rem"'
+    return svg.replace("<svg", f'<svg class="plot" {size} role="img" aria-label="{escape(alt)}"', 1)
 
 
 def plain_log_axis(axes: Axes, which: str) -> None:

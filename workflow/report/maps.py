@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from workflow.report.data import RoiMap
@@ -18,7 +18,7 @@ from workflow.report.figures import COLORS, WIDTH, Figure, Margins, drawing, inl
 from workflow.report.text import count, printable
 
 MOST_PLANES = 4
-MOST_VECTORS = 500  # ROIs of a plane; above that, the dots are one picture
+MOST_VECTORS = 800  # ROIs; above that, the dots of a panel are a picture
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _COLORMAP = "PuOr_r"  # safe for colour-blind people, symmetric about a light middle
 _PANEL = "#e6e7e9"  # light on a dark page too, or the middle of the colour map would stand out
@@ -92,21 +92,23 @@ def _limits(values: Floats) -> tuple[float, float]:
     return least - margin, most + margin
 
 
-def _areas(column: NDArray[Any], planes: list[str], rois: RoiMap) -> list[PathCollection]:
-    """Mark the areas by colour and shape; give one handle per area for the legend."""
+def _areas(column: NDArray[Any], planes: list[str], rois: RoiMap) -> list[Line2D]:
+    """Mark the areas by colour and shape; give one handle per area that is drawn, for the legend."""
     ranked = [area for area, _ in Counter(area for area in rois.area if area).most_common(len(_MARKERS) - 1)]
     names = [*sorted(ranked), "other or none"]
     which = np.array([names.index(area) if area in ranked else len(names) - 1 for area in rois.area])
-    handles: dict[str, PathCollection] = {}
+    colors = [*COLORS[: len(names) - 1], COLORS[-1]]
+    drawn: set[int] = set()
     for axes, plane in zip(column, planes, strict=True):
         for index in np.unique(which[_in_plane(rois, plane)]):
             inside = _in_plane(rois, plane) & (which == index)
-            color = COLORS[-1] if index == len(names) - 1 else COLORS[index]
-            dots = _dots(
-                axes, rois, inside, marker=_MARKERS[index], color=color, label=printable(names[index])
-            )
-            handles.setdefault(names[index], dots)
-    return [handles[name] for name in names if name in handles]
+            _dots(axes, rois, inside, marker=_MARKERS[index], color=colors[index])
+            drawn.add(int(index))
+    style: dict[str, Any] = {"linestyle": "none", "markersize": 5}
+    return [
+        Line2D([], [], marker=_MARKERS[index], color=colors[index], label=printable(names[index]), **style)
+        for index in sorted(drawn)
+    ]
 
 
 def _weights(canvas: Canvas, column: NDArray[Any], planes: list[str], rois: RoiMap, index: int) -> None:
@@ -118,7 +120,7 @@ def _weights(canvas: Canvas, column: NDArray[Any], planes: list[str], rois: RoiM
         inside = _in_plane(rois, plane)
         weights = rois.weights[inside, index]
         style = {"c": weights, "cmap": scale.get_cmap(), "norm": scale.norm}
-        _dots(axes, rois, inside, edgecolors=_EDGE, linewidths=0.25, **style)
+        _dots(axes, rois, inside, edgecolors=_EDGE, **style)
     below = column[-1].get_position()
     height = float(canvas.get_size_inches()[1])
     place = (below.x0 + 0.1 * below.width, 0.72 / height, 0.8 * below.width, 0.1 / height)
@@ -132,7 +134,8 @@ def _in_plane(rois: RoiMap, plane: str) -> NDArray[np.bool_]:
     return np.array([name == plane for name in rois.plane])
 
 
-def _dots(axes: Axes, rois: RoiMap, inside: NDArray[np.bool_], **style: Any) -> PathCollection:
+def _dots(axes: Axes, rois: RoiMap, inside: NDArray[np.bool_], **style: Any) -> None:
     size = float(np.clip(6000 / len(rois.plane), 3, 26))  # square points
-    many = int(inside.sum()) > MOST_VECTORS
-    return axes.scatter(rois.x[inside], rois.y[inside], s=size, rasterized=many, **style)
+    many = len(rois.plane) > MOST_VECTORS
+    edge = 0.0 if many else 0.25
+    axes.scatter(rois.x[inside], rois.y[inside], s=size, linewidths=edge, rasterized=many, **style)

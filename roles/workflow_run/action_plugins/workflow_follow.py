@@ -1,8 +1,9 @@
-"""Action plugin: show a run's log lines while they are written, until the run has ended."""
+"""Action plugin: show a run's log while it is written, and take the results home when it has ended."""
 
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -11,13 +12,19 @@ from ansible.utils.display import Display
 
 DOCUMENTATION = r"""
 name: workflow_follow
-short_description: Show a run's log lines while they are written, until the run has ended
+short_description: Show a run's log while it is written, then take the results home
 options:
   directory:
     description: The round's directory, with output/log.txt and, at the end, exit_status.
     type: path
     required: true
+  artifacts:
+    description: Directory on the control node for the results.
+    type: path
+    required: true
 """
+
+RESULTS = ("log.txt", "summary.json", "report.html")
 
 #: Waits for news for at most ten seconds, then prints the exit status (a dash while the run goes on)
 #: on the first line and what the log has got since.
@@ -46,15 +53,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Poll the worker with one command every few seconds."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset({"directory"})
+    _VALID_ARGS = frozenset({"directory", "artifacts"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Follow until the run has ended; the result carries its exit code."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        directory = self._task.args.get("directory")
-        if not directory:
-            raise AnsibleActionFail("workflow_follow: directory is missing")
-        host = (task_vars or {}).get("inventory_hostname", "")
+        given = [self._task.args.get(name) for name in ("directory", "artifacts")]
+        if not all(given):
+            raise AnsibleActionFail("workflow_follow: give directory and artifacts")
+        directory, artifacts = (str(path) for path in given)
+        status = self._follow(directory, (task_vars or {}).get("inventory_hostname", ""))
+        collected = self._collect(directory, Path(artifacts))
+        if status == "lost":
+            raise AnsibleActionFail(
+                f"the run in {directory} ended without an exit status: its launcher was killed, or the machine "
+                "restarted; what is not done is due again"
+            )
+        return {**result, "exit_code": int(status), "collected": collected, "changed": False}
+
+    def _follow(self, directory: str, host: str) -> str:
         offset, rest, status = 0, b"", "-"
         while True:
             command = SCRIPT.format(directory=shlex.quote(directory), offset=offset)
@@ -67,15 +84,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *lines, rest = (rest + news).split(b"\n")
             for line in lines:
                 self._show(host, line)
-            if status != "-" and not news:
+            if status.strip() != "-" and not news:
                 break
         if rest:
             self._show(host, rest)
-        if status == "lost":
-            raise AnsibleActionFail(
-                f"the run in {directory} ended without an exit status: its launcher was killed, or the machine restarted"
-            )
-        return {**result, "exit_code": int(status), "changed": False}
+        return status.strip()
+
+    def _collect(self, directory: str, artifacts: Path) -> list[str]:
+        """Fetch what there is, then tell the launcher that the machine may go."""
+        artifacts.mkdir(parents=True, exist_ok=True)
+        quoted = shlex.quote(directory)
+        listed = self._low_level_execute_command(f"cd {quoted}/output && ls -1")["stdout"].split()
+        collected = [name for name in RESULTS if name in listed]
+        for name in collected:
+            self._connection.fetch_file(f"{directory}/output/{name}", str(artifacts / name))
+        self._low_level_execute_command(f"touch {quoted}/collected")
+        return collected
 
     @staticmethod
     def _show(host: str, line: bytes) -> None:

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from . import session
 from .api import Application
@@ -50,29 +51,28 @@ def main() -> int:
     server = make_server("127.0.0.1", 0, application, threaded=True)
     threading.Thread(target=server.serve_forever, args=(LOOK_SECONDS,), daemon=True).start()
     session.announce(directory, f"http://127.0.0.1:{server.server_port}", declared)
-    try:
-        while not ended.wait(LOOK_SECONDS):
-            for machine in machines:
-                machine.look()
-            if not session.watchers(directory) and _end(directory, machines, unless_used=True):
-                break
-    finally:
-        _end(directory, machines)
-        server.shutdown()
-        log.info("ended")
+    while not _over(directory, ended.wait(LOOK_SECONDS), server, machines):
+        for machine in machines:
+            machine.look()
+    log.info("ended")
     return 0
 
 
-def _end(directory: Path, machines: list[Machine], *, unless_used: bool = False) -> bool:
-    """Withdraw the endpoint and let the machines come to rest before another server may start; tell whether."""
-    if directory.exists():
-        with session.locked(directory):
-            if unless_used and session.watchers(directory):
-                return False
-            (directory / "endpoint.json").unlink(missing_ok=True)
-            for machine in machines:
-                machine.settle()
-    return True
+def _over(directory: Path, ended: bool, server: BaseWSGIServer, machines: list[Machine]) -> bool:
+    """End if told to or if nobody uses the server; tell whether.
+
+    The machines come to rest before another server may start on the folder. It may be gone already, though.
+    """
+    if not ended and session.watchers(directory):
+        return False
+    with session.locked(directory) if directory.exists() else nullcontext():
+        if not ended and session.watchers(directory):
+            return False
+        (directory / "endpoint.json").unlink(missing_ok=True)
+        server.shutdown()
+        for machine in machines:
+            machine.settle()
+        return True
 
 
 if __name__ == "__main__":
