@@ -504,3 +504,18 @@ def test_envelope_keeps_every_peak() -> None:
     assert time[thin.argmax()] == pytest.approx(77.7)
     short = np.arange(10.0)
     assert envelope(short, short)[1] is short
+
+
+def test_spectra_mark_k90_on_the_cumulative_curve(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("workflow.report.spectra.inline_svg", lambda canvas, *_: drawn.append(canvas) or "")
+    list(svd.population_svd([]))
+    above, below = drawn[0].axes
+    curve, mark, *_ = above.lines
+    assert curve.get_ydata().tolist() == pytest.approx([50, 80, 90, 95, 98, 99.5, 100, 100])
+    assert curve.get_xdata().tolist() == list(range(1, 9))
+    assert [*mark.get_xdata(), *mark.get_ydata()] == pytest.approx([3, 90])
+    assert below.lines[0].get_ydata().tolist() == pytest.approx([50, 30, 10, 5, 3, 1.5, 0.5])
+    assert (below.get_xscale(), below.get_yscale()) == ("log", "log")

@@ -111,7 +111,7 @@ def roi_map(key: Key, count: int) -> RoiMap:
     areas = _areas(key)
     primary = img.ROI().primary_key
     for offset in range(0, len(svd.PopulationSVD.ROI() & key), CHUNK):
-        for row in located.to_dicts(order_by=primary, limit=CHUNK, offset=0):
+        for row in located.to_dicts(order_by=primary, limit=CHUNK, offset=offset):
             x, y = row["roi_centroid_x"], row["roi_centroid_y"]
             if x is not None and y is not None and np.isfinite((x, y)).all():
                 roi = tuple(row[name] for name in primary)
