@@ -128,14 +128,17 @@ def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _report(arguments: argparse.Namespace, settings: Settings) -> int:
-    from workflow.report import write_report  # noqa: PLC0415
+    from workflow.report import SummaryError, write_report  # noqa: PLC0415
 
     try:
         summary = json.loads(arguments.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return _refuse(ValueError(f"--summary {arguments.summary}: not a round's summary: {error}"), EXIT_REFUSED)
     _open(settings)
-    write_report(summary, arguments.output)
+    try:
+        write_report(summary, arguments.output)
+    except SummaryError as error:
+        return _refuse(ValueError(f"--summary {arguments.summary}: {error}"), EXIT_REFUSED)
     print(arguments.output)
     return EXIT_DONE
 
