@@ -30,7 +30,9 @@ def _read(path: Path) -> Any:
 
 
 def _specs(role: str) -> dict[str, dict[str, Any]]:
-    specs: dict[str, dict[str, Any]] = _read(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+    specs: dict[str, dict[str, Any]] = _read(ROOT / "roles" / role / "meta" / "argument_specs.yml")[
+        "argument_specs"
+    ]
     return specs
 
 
@@ -66,7 +68,8 @@ def test_every_entry_point_has_tasks_and_a_spec(role: str) -> None:
         assert (ROOT / "roles" / role / "tasks" / f"{entry}.yml").is_file(), entry
         assert specs[entry]["short_description"]
     used = re.findall(
-        rf"name: {role}\n\s+tasks_from: (\w+)", "".join(p.read_text() for p in (ROOT / "playbooks").rglob("*.yml"))
+        rf"name: {role}\n\s+tasks_from: (\w+)",
+        "".join(p.read_text() for p in (ROOT / "playbooks").rglob("*.yml")),
     )
     assert set(used) <= set(specs)
 
@@ -79,7 +82,9 @@ def test_every_role_input_is_documented(role: str) -> None:
     for name in _options(role):
         assert f"`{name}`" in readme, name
     for name in re.findall(rf"^\| `({role}_\w+)` \|", readme, re.MULTILINE):
-        assert name in _options(role) or f"{name}:" in _tasks(role), f"{name} is documented but does not exist"
+        assert name in _options(role) or f"{name}:" in _tasks(role), (
+            f"{name} is documented but does not exist"
+        )
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -105,8 +110,13 @@ def test_every_role_refuses_bad_input(tmp_path: Path) -> None:
     run = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local", playbook],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-             "ANSIBLE_ROLES_PATH": str(ROOT / "roles"), "ANSIBLE_NOCOLOR": "1"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            "ANSIBLE_NOCOLOR": "1",
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -121,7 +131,9 @@ def _bad_inputs(role: str) -> list[tuple[str, str]]:
         (entry, name)
         for entry, spec in _specs(role).items()
         for name, option in spec.get("options", {}).items()
-        if option.get("required") or option["type"] in ("int", "float", "bool", "dict") or option.get("choices")
+        if option.get("required")
+        or option["type"] in ("int", "float", "bool", "dict")
+        or option.get("choices")
     ]
     assert wrong or role == "embedded_database", f"{role} has no input that could be refused"
     return wrong[:3]
@@ -130,7 +142,9 @@ def _bad_inputs(role: str) -> list[tuple[str, str]]:
 def _bad_play(role: str, entry: str, name: str) -> dict[str, Any]:
     required = _specs(role)[entry]["options"][name].get("required", False)
     others = {
-        option: "x" for option, spec in _specs(role)[entry]["options"].items() if spec.get("required") and option != name
+        option: "x"
+        for option, spec in _specs(role)[entry]["options"].items()
+        if spec.get("required") and option != name
     }
     given = others if required else {**others, name: ["wrong", {"kind": "value"}]}
     call = {
@@ -148,7 +162,10 @@ def _bad_play(role: str, entry: str, name: str) -> dict[str, Any]:
         },
         {"name": "Remember", "ansible.builtin.set_fact": {"was_refused": True}},
     ]
-    check = {"name": f"{role} {entry} {name}", "ansible.builtin.assert": {"that": "was_refused | default(false)"}}
+    check = {
+        "name": f"{role} {entry} {name}",
+        "ansible.builtin.assert": {"that": "was_refused | default(false)"},
+    }
     return {
         "name": f"{role} {entry} {name}",
         "hosts": "localhost",
@@ -192,7 +209,9 @@ def test_every_playbook_is_documented() -> None:
 def test_every_round_variable_is_documented() -> None:
     """What the playbooks take from an inventory is in the README's table."""
     text = "".join(path.read_text() for path in (ROOT / "playbooks").rglob("*.yml"))
-    made = set(re.findall(r"^\s+(round_?\w*):", text, re.MULTILINE)) | set(re.findall(r"register: (round_\w+)", text))
+    made = set(re.findall(r"^\s+(round_?\w*):", text, re.MULTILINE)) | set(
+        re.findall(r"register: (round_\w+)", text)
+    )
     made |= set(re.findall(r"loop_var: (round_\w+)", text))
     used = set(re.findall(r"\b(round_\w+)\b", text)) - made
     readme = (ROOT / "README.md").read_text()
@@ -201,7 +220,11 @@ def test_every_round_variable_is_documented() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "roles").glob("*/README.md")]:
+    for document in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "roles").glob("*/README.md"),
+    ]:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name}: {target}"
@@ -212,7 +235,9 @@ def test_collections_are_pinned_to_what_is_installed() -> None:
         namespace, name = collection["name"].split(".")
         listed = subprocess.run(
             [Path(sys.executable).with_name("ansible-galaxy"), "collection", "list", collection["name"]],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         assert f"{namespace}.{name} {collection['version']}" in re.sub(r" +", " ", listed)
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load()
         os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"  # the settings above are all there is
-        from workflow import commands  # noqa: PLC0415  (settings are checked before DataJoint reads them)
+        from workflow import commands
 
         return commands.execute(arguments, settings)
     except SettingsError as error:
@@ -81,8 +81,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sample(sample)
 
     report = verbs.add_parser("report", help="write the HTML report of a round", allow_abbrev=False)
-    report.add_argument("--summary", type=Path, required=True, metavar="FILE", help="summary.json of the round")
-    report.add_argument("--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
+    report.add_argument(
+        "--summary", type=Path, required=True, metavar="FILE", help="summary.json of the round"
+    )
+    report.add_argument(
+        "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html"
+    )
     return parser
 
 
@@ -98,18 +102,30 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         "--where",
         default="",
         metavar="CONDITION",
-        help="only keys that match: SQL (subject_id = 1) or JSON ({\"subject_id\": 1}, or a list of such)",
+        help='only keys that match: SQL (subject_id = 1) or JSON ({"subject_id": 1}, or a list of such)',
     )
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", choices=("small", "medium", "large"), default="small", help="synthetic: how much")
+    parser.add_argument(
+        "--size", choices=("small", "medium", "large"), default="small", help="synthetic: how much"
+    )
     parser.add_argument("--seed", type=int, default=1, help="synthetic: seed of the random numbers")
-    parser.add_argument("--suite2p", type=Path, metavar="FOLDER", help="load this suite2p output folder instead")
-    parser.add_argument("--frame-rate", type=float, metavar="HZ", help="suite2p: frame rate; default: that of ops.npy")
-    parser.add_argument("--subject-id", type=int, metavar="ID", help="suite2p: the animal; default: a new one")
-    parser.add_argument("--session", type=int, metavar="N", help="suite2p: the session; default: the next free one")
-    parser.add_argument("--epoch-type", default="spont_only", metavar="TYPE", help="suite2p: default spont_only")
+    parser.add_argument(
+        "--suite2p", type=Path, metavar="FOLDER", help="load this suite2p output folder instead"
+    )
+    parser.add_argument(
+        "--frame-rate", type=float, metavar="HZ", help="suite2p: frame rate; default: that of ops.npy"
+    )
+    parser.add_argument(
+        "--subject-id", type=int, metavar="ID", help="suite2p: the animal; default: a new one"
+    )
+    parser.add_argument(
+        "--session", type=int, metavar="N", help="suite2p: the session; default: the next free one"
+    )
+    parser.add_argument(
+        "--epoch-type", default="spont_only", metavar="TYPE", help="suite2p: default spont_only"
+    )
     parser.add_argument("--brain-area", metavar="NAME", help="suite2p: the area that all ROIs lie in")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -12,7 +12,7 @@ from typing import Any
 from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
 from workflow.pipeline.connection import connect
-from workflow.populate import ledger, round
+from workflow.populate import ledger, rounds
 from workflow.populate.plan import computed_tables, parse_restriction, plan, select
 from workflow.populate.progress import Progress
 from workflow.sample.errors import SampleError
@@ -40,9 +40,9 @@ def execute(arguments: argparse.Namespace, settings: Settings) -> int:
     }
     try:
         return verbs[arguments.verb](arguments, settings)
-    except (*round.REFUSALS, SampleError) as error:
+    except (*rounds.REFUSALS, SampleError) as error:
         return _refuse(error, EXIT_REFUSED)
-    except round.UNREACHABLE as error:
+    except rounds.UNREACHABLE as error:
         return _refuse(error, EXIT_UNREACHABLE)
 
 
@@ -70,14 +70,12 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
-    summary = round.begin(settings)
-    round.carry_out(
-        summary, lambda: _open(settings), arguments.tables, arguments.where, arguments.max_calls
-    )
+    summary = rounds.begin(settings)
+    rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, arguments.max_calls)
     if arguments.output:
-        from workflow.report import write_report  # noqa: PLC0415  (drawing is slow to import)
+        from workflow.report import write_report
 
-        round.write(summary, arguments.output, write_report)
+        rounds.write(summary, arguments.output, write_report)
     if arguments.json:
         _print_json(summary.as_dict())
     else:
@@ -98,7 +96,7 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
-    from workflow.sample import load  # noqa: PLC0415  (the other verbs need no SciPy filters)
+    from workflow.sample import load
 
     if not settings.declare_upstream:
         raise SampleError(
@@ -128,12 +126,14 @@ def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _report(arguments: argparse.Namespace, settings: Settings) -> int:
-    from workflow.report import SummaryError, write_report  # noqa: PLC0415
+    from workflow.report import SummaryError, write_report
 
     try:
         summary = json.loads(arguments.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return _refuse(ValueError(f"--summary {arguments.summary}: not a round's summary: {error}"), EXIT_REFUSED)
+        return _refuse(
+            ValueError(f"--summary {arguments.summary}: not a round's summary: {error}"), EXIT_REFUSED
+        )
     _open(settings)
     try:
         write_report(summary, arguments.output)
@@ -153,6 +153,9 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> N
     lines += [[str(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
         print("  ".join(cells).rstrip())
     print()

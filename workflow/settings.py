@@ -137,7 +137,9 @@ class _Source:
         value = self.get(variable, "")
         if not value:
             secret = self._directory / _SECRET_FILES[variable]
-            raise SettingsError(f"{variable} is not set: give {meaning} in {variable} or in the file {secret}")
+            raise SettingsError(
+                f"{variable} is not set: give {meaning} in {variable} or in the file {secret}"
+            )
         return value
 
     def _secret(self, variable: str) -> str:

@@ -19,13 +19,13 @@ TABLE = "svd.PopulationSVD"
 
 
 @pytest.fixture(params=["postgresql_server", "mysql_server"])
-def lab(request: pytest.FixtureRequest, schemas: Callable[[Server], str]) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, schemas: Callable[[Server], str]) -> Lab:
     """A laboratory with the small sample, on each kind of server."""
     server = request.getfixturevalue(request.param)
     laboratory = Lab(server, schemas(server))
     loaded = laboratory.workflow("sample")
     assert loaded.returncode == 0, loaded.stderr
-    yield laboratory
+    return laboratory
 
 
 @pytest.fixture
@@ -75,13 +75,15 @@ for row in (svd.PopulationSVD & "skip_reason = ''").to_dicts():
     key = {name: row[name] for name in svd.PopulationSVD().primary_key}
     activity = fetch_activity(key, 'dff')
     unused = {r['roi_number'] for r in (svd.PopulationSVD.UnusedROI & key).to_dicts()}
-    stored = (svd.PopulationSVD.ROI & key).to_dicts(order_by=['fov_num', 'plane_num', 'channel_num', 'roi_number'])
+    order = ['fov_num', 'plane_num', 'channel_num', 'roi_number']
+    stored = (svd.PopulationSVD.ROI & key).to_dicts(order_by=order)
     keep = [i for i, k in enumerate(activity.keys) if k['roi_number'] not in unused]
     Z = activity.F[keep].astype(float)
     Z = (Z - Z.mean(1, keepdims=True)) / Z.std(1, keepdims=True)
     assert [r['roi_number'] for r in stored] == [activity.keys[i]['roi_number'] for i in keep]
     U = np.stack([r['weights'] for r in stored])
-    Vt = np.stack([r['time_course'] for r in (svd.PopulationSVD.Component & key).to_dicts(order_by='component')])
+    components = (svd.PopulationSVD.Component & key).to_dicts(order_by='component')
+    Vt = np.stack([r['time_course'] for r in components])
     s = row['singular_values']
     assert row['n_rois'] == len(keep) and row['n_frames'] == Z.shape[1]
     assert abs((s**2).sum() / Z.size - 1) < 1e-9
@@ -140,7 +142,8 @@ img.ROIdeltaF.update1({**row, 'dff_trace': {'not': 'an array'}})
 import numpy as np
 for row in img.ROIdeltaF.to_dicts():
     if isinstance(row['dff_trace'], dict):
-        n = max(np.size(r['dff_trace']) for r in (img.ROIdeltaF & {k: row[k] for k in exp2.SessionEpoch().primary_key}).to_dicts(limit=5))
+        epoch = {name: row[name] for name in exp2.SessionEpoch().primary_key}
+        n = max(np.size(r['dff_trace']) for r in (img.ROIdeltaF & epoch).to_dicts(limit=5))
         img.ROIdeltaF.update1({**row, 'dff_trace': np.random.default_rng(1).standard_normal(n)})
 """)
     assert counts(lab.json("run")) == {TABLE: (1, 1, 0, 0)}

@@ -59,7 +59,11 @@ class Project:
         return [str(ansible_playbook), "-i", f"inventory/{inventory}", "run.yml", "-e", json.dumps(given)]
 
     def round(
-        self, home: Path, inventory: str = "sandbox", environment: dict[str, str] | None = None, **variables: Any
+        self,
+        home: Path,
+        inventory: str = "sandbox",
+        environment: dict[str, str] | None = None,
+        **variables: Any,
     ) -> Outcome:
         """Run one round to its end."""
         before = set((home / "artifacts").glob("*"))

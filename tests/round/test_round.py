@@ -54,7 +54,11 @@ def test_the_second_round_finds_nothing_due(project: Project, sandbox: Path) -> 
     assert again.summary["message"] == "nothing was due"
     assert "nothing was due" in again.reason()
     assert again.artifacts is not None
-    assert sorted(path.name for path in again.artifacts.iterdir()) == ["log.txt", "report.html", "summary.json"]
+    assert sorted(path.name for path in again.artifacts.iterdir()) == [
+        "log.txt",
+        "report.html",
+        "summary.json",
+    ]
 
 
 def test_a_round_with_failing_keys_says_which(project: Project, sandbox: Path) -> None:
@@ -89,24 +93,42 @@ for row in img.ROIdeltaF.to_dicts():
 
 REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     ({"workflow_source_repository": "/no/such/repository"}, "/no/such/repository cannot be read", False),
-    ({"workflow_source_version": "no-such-branch"}, "workflow_source_version no-such-branch does not exist", False),
+    (
+        {"workflow_source_version": "no-such-branch"},
+        "workflow_source_version no-such-branch does not exist",
+        False,
+    ),
     ({"instance_power_instance_id": "i-0badbadbadbadbad0"}, "i-0badbadbadbadbad0", False),
     (
-        {"ec2_emulator_instances": [{"id": "i-00000000000000001", "name": "a", "shutdown_behavior": "terminate"}],
-         "instance_power_instance_id": "i-00000000000000001"},
+        {
+            "ec2_emulator_instances": [
+                {"id": "i-00000000000000001", "name": "a", "shutdown_behavior": "terminate"}
+            ],
+            "instance_power_instance_id": "i-00000000000000001",
+        },
         "would be terminated",
         False,
     ),
     (
-        {"ec2_emulator_instances": [{"id": f"i-0000000000000000{i}", "name": "twin"} for i in (2, 3)],
-         "instance_power_instance_id": "", "instance_power_tags": {"Name": "twin"}},
+        {
+            "ec2_emulator_instances": [{"id": f"i-0000000000000000{i}", "name": "twin"} for i in (2, 3)],
+            "instance_power_instance_id": "",
+            "instance_power_tags": {"Name": "twin"},
+        },
         "2 instances match",
         False,
     ),
     ({"workflow_settings_password": ""}, "workflow_settings_password is empty", False),
     ({"workflow_settings_password": "wrong"}, "check DJ_USER and DJ_PASS", True),
-    ({"workflow_settings_host": "127.0.0.1", "workflow_settings_port": 1, "workflow_run_container_mounts": []},
-     "cannot be reached", True),
+    (
+        {
+            "workflow_settings_host": "127.0.0.1",
+            "workflow_settings_port": 1,
+            "workflow_run_container_mounts": [],
+        },
+        "cannot be reached",
+        True,
+    ),
     ({"round_arguments": ["run", "--tables", "svd.Nothing"]}, "--tables svd.Nothing: no such table", True),
     ({"round_arguments": ["run", "--where", "nonsense ="]}, "--where 'nonsense ='", True),
     ({"workflow_image_minimum_free_mb": 10**9}, "MB", True),
@@ -133,8 +155,17 @@ def _with_tables(project: Project, sandbox: Path, script: str) -> None:
     prologue += "commands._open(load())\nfrom workflow.pipeline import exp2, img, lab, stimanal, svd\n"
     program = project.folder / "roles" / "embedded_database" / "files" / "embedded_database.py"
     subprocess.run(
-        [sys.executable, program, "exec", "--directory", sandbox / "database", "--",
-         sys.executable, "-c", prologue + script],
+        [
+            sys.executable,
+            program,
+            "exec",
+            "--directory",
+            sandbox / "database",
+            "--",
+            sys.executable,
+            "-c",
+            prologue + script,
+        ],
         cwd=project.folder,
         env={**os.environ, "WORKFLOW_UPSTREAM": "declare"},
         check=True,
@@ -194,10 +225,19 @@ def test_inventories_are_complete(project: Project) -> None:
     for name in ("sandbox", "aws", "local"):
         listed = subprocess.run(
             [Path(sys.executable).with_name("ansible-inventory"), "-i", f"inventory/{name}", "--list"],
-            cwd=project.folder, env=os.environ, capture_output=True, text=True, check=True,
+            cwd=project.folder,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         hosts = json.loads(listed.stdout)["_meta"]["hostvars"]
         workers = {host: variables for host, variables in hosts.items() if host != "localhost"}
         assert workers
         for variables in workers.values():
-            assert {"workflow_source_repository", "round_home", "round_artifacts", "workflow_settings_host"} <= set(variables)
+            assert {
+                "workflow_source_repository",
+                "round_home",
+                "round_artifacts",
+                "workflow_settings_host",
+            } <= set(variables)

@@ -44,7 +44,9 @@ def test_restrictions_in_sql_and_json() -> None:
     assert parse_restriction("  ", QUERIES) == []
     assert parse_restriction("subject_id = 1", QUERIES) == ["subject_id = 1"]
     assert parse_restriction('{"subject_id": 1}', QUERIES) == [{"subject_id": 1}]
-    assert parse_restriction('[{"session": 1}, {"session": 2}]', QUERIES) == [[{"session": 1}, {"session": 2}]]
+    assert parse_restriction('[{"session": 1}, {"session": 2}]', QUERIES) == [
+        [{"session": 1}, {"session": 2}]
+    ]
 
 
 @pytest.mark.parametrize("text", ['{"subject_id": 1', "[]", "{}", "[1]", '[{"session": 1}, {}]'])

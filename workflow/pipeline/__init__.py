@@ -1,0 +1,1 @@
+"""The tables: the lab's, which are read, and ours, which are computed."""

@@ -73,7 +73,8 @@ def _knock(database: Database) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatabaseUnreachableError(
-            f"the {database} cannot be reached ({reason}): check DJ_HOST and DJ_PORT, and that the server runs"
+            f"the {database} cannot be reached ({reason}): check DJ_HOST and DJ_PORT, "
+            "and that the server runs"
         ) from None
 
 

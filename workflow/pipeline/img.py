@@ -2,8 +2,6 @@
 
 import datajoint as dj
 
-from workflow.pipeline import exp2, lab
-
 schema = dj.Schema()
 
 

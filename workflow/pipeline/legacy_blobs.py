@@ -46,7 +46,7 @@ def attach_blob_codec(schema_names: Iterable[str]) -> None:
         Heading._init_from_database = _with_codec(Heading._init_from_database)
 
 
-class LegacyBlob(BlobCodec):  # type: ignore[misc]
+class LegacyBlob(BlobCodec):
     """The ``<blob>`` codec, but strict: bytes of another format are an error instead of a silent None."""
 
     name = "legacy_blob"

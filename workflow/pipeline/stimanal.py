@@ -2,8 +2,6 @@
 
 import datajoint as dj
 
-from workflow.pipeline import lab
-
 schema = dj.Schema()
 
 

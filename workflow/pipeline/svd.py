@@ -121,21 +121,21 @@ class PopulationSVD(ThreeSteps, dj.Computed):
     @property
     def key_source(self) -> Any:
         """Epochs of included animals with traces, each with the parameters of its recording."""
-        epochs = (exp2.SessionEpoch & stimanal.MiceIncluded) - exp2.SessionEpochSomatotopy
-        mesoscope, other = SVDParams & "recording='mesoscope'", SVDParams & "recording='other'"
+        epochs = (exp2.SessionEpoch() & stimanal.MiceIncluded) - exp2.SessionEpochSomatotopy
+        mesoscope, other = SVDParams() & "recording='mesoscope'", SVDParams() & "recording='other'"
         matching = [
             exp2.Session.proj() * mesoscope.proj() & img.Mesoscope,
             exp2.Session.proj() * other.proj() - img.Mesoscope,
         ]
         recorded = [
-            (exp2.SessionEpoch & table).proj() * (SVDParams & {"activity": name}).proj()
+            (exp2.SessionEpoch() & table).proj() * (SVDParams() & {"activity": name}).proj()
             for name, (table, _) in trace_tables().items()
         ]
         return epochs.proj() * SVDParams.proj() & matching & recorded
 
     def read(self, key: Key) -> _Inputs:
         """Fetch the traces and the parameters."""
-        params = (SVDParams & key).fetch1()
+        params = (SVDParams() & key).fetch1()
         return _Inputs(fetch_activity(key, params["activity"]), params["time_bin"], params["threshold"])
 
     def compute(self, inputs: _Inputs) -> _Result:
@@ -143,7 +143,7 @@ class PopulationSVD(ThreeSteps, dj.Computed):
         activity = inputs.activity
         binned, bin_width = bin_frames(activity.F, inputs.time_bin, activity.frame_rate)
         normalized = zscore(binned, threshold=inputs.threshold)
-        unused = [(activity.keys[i], reason) for i, reason in normalized.dropped]
+        unused = [(activity.keys[i], str(reason)) for i, reason in normalized.dropped]
         n_rois, n_frames = normalized.Z.shape
         reason = ""
         if n_frames < MIN_FRAMES:
@@ -176,9 +176,7 @@ class PopulationSVD(ThreeSteps, dj.Computed):
                 "code_commit": self.code_commit,
             }
         )
-        insert_chunked(
-            self.UnusedROI, ({**key, **roi, "reason": reason} for roi, reason in result.unused)
-        )
+        insert_chunked(self.UnusedROI, ({**key, **roi, "reason": reason} for roi, reason in result.unused))
         if svd is None:
             return
         weights = svd.U.astype(np.float32)
@@ -188,8 +186,5 @@ class PopulationSVD(ThreeSteps, dj.Computed):
         )
         insert_chunked(
             self.Component,
-            (
-                {**key, "component": i, "time_course": row}
-                for i, row in enumerate(svd.Vt.astype(np.float32))
-            ),
+            ({**key, "component": i, "time_course": row} for i, row in enumerate(svd.Vt.astype(np.float32))),
         )

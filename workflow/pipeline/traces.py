@@ -88,7 +88,7 @@ def _stack(rows: Sequence[NDArray[np.floating[Any]]], attribute: str) -> NDArray
     lengths = {row.size for row in rows}
     if len(lengths) > 1:
         raise dj.DataJointError(
-            f"{attribute}: the traces of this epoch differ in length ({min(lengths)} to {max(lengths)} frames)"
+            f"{attribute}: the traces of this epoch have {min(lengths)} to {max(lengths)} frames"
         )
     return np.stack(rows)
 
@@ -97,16 +97,19 @@ def _vector(trace: Any, key: Key, attribute: str) -> NDArray[np.floating[Any]]:
     values = np.asarray(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(
-            f"{attribute} of ROI {key} is not a vector of numbers (found {values.dtype}, shape {values.shape})"
+            f"{attribute} of ROI {key} is not a vector of numbers "
+            f"(found {values.dtype}, shape {values.shape})"
         )
     return values.ravel().astype(np.result_type(values.dtype, np.float32), copy=False)
 
 
 def _frame_rate(epoch: Key) -> float:
-    rates = (img.FOVEpoch & epoch).to_arrays("imaging_frame_rate")
+    rates = (img.FOVEpoch() & epoch).to_arrays("imaging_frame_rate")
     if not len(rates):
-        rates = (img.FOV & epoch).to_arrays("imaging_frame_rate")
+        rates = (img.FOV() & epoch).to_arrays("imaging_frame_rate")
     rates = np.unique(np.asarray([rate for rate in rates if rate is not None], dtype=float))
     if rates.size != 1 or not rates[0] > 0:
-        raise dj.DataJointError(f"the imaging frame rate of {epoch} is not one positive number: {rates.tolist()}")
+        raise dj.DataJointError(
+            f"the imaging frame rate of {epoch} is not one positive number: {rates.tolist()}"
+        )
     return float(rates[0])

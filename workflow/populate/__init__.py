@@ -1,0 +1,1 @@
+"""Find out what is due, compute it, and record what happened."""

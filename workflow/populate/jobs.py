@@ -33,7 +33,9 @@ def requeue(table: Any, where: list[Any]) -> None:
     failed(table, where).delete_quick()
     statement = _LIVE_CONNECTIONS[table.connection.adapter.backend]
     alive = [row[0] for row in table.connection.query(statement).fetchall()]
-    orphans = table.jobs.reserved & f"connection_id not in ({', '.join(str(int(number)) for number in alive)})"
+    orphans = (
+        table.jobs.reserved & f"connection_id not in ({', '.join(str(int(number)) for number in alive)})"
+    )
     orphans.delete_quick()
 
 

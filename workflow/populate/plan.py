@@ -142,7 +142,9 @@ def _parse_json(text: str, tables: Mapping[str, Any]) -> Any:
         raise RequestError(f"--where {text!r}: not JSON: {error}") from None
     objects = value if isinstance(value, list) else [value]
     if not objects or not all(isinstance(item, dict) and item for item in objects):
-        raise RequestError(f"--where {text!r}: JSON must be an object such as {{\"subject_id\": 1}} or a list of them")
+        raise RequestError(
+            f'--where {text!r}: JSON must be an object such as {{"subject_id": 1}} or a list of them'
+        )
     for label, table in tables.items():
         known = set(table.key_source.heading.names)
         for name in (name for item in objects for name in item if name not in known):

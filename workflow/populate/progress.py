@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        self._bar: tqdm | None = None
         self._label, self._total, self._count, self._failed = "", 0, 0, 0
         self._began = self._last_line = 0.0
 
@@ -47,7 +47,9 @@ class Progress:
             self._bar.update()
         elif self._count == self._total or time.monotonic() - self._last_line >= LINE_INTERVAL:
             self._last_line = time.monotonic()
-            self._say(f"{self._label}: {self._count} of {self._total}, {self._failed} failed{self._time_left()}")
+            self._say(
+                f"{self._label}: {self._count} of {self._total}, {self._failed} failed{self._time_left()}"
+            )
 
     def end(self) -> None:
         """The table is finished."""

@@ -66,8 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         collected = self._collect(directory, Path(artifacts))
         if status == "lost":
             raise AnsibleActionFail(
-                f"the run in {directory} ended without an exit status: its launcher was killed, or the machine "
-                "restarted; what is not done is due again"
+                f"the run in {directory} ended without an exit status: its launcher was killed, "
+                "or the machine restarted; what is not done is due again"
             )
         return {**result, "exit_code": int(status), "collected": collected, "changed": False}
 
@@ -77,7 +77,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             command = SCRIPT.format(directory=shlex.quote(directory), offset=offset)
             answer = self._low_level_execute_command(command, encoding_errors="surrogateescape")
             if answer["rc"] != 0:
-                raise AnsibleActionFail(f"the log in {directory} cannot be followed: {answer['stderr'].strip()}")
+                raise AnsibleActionFail(
+                    f"the log in {directory} cannot be followed: {answer['stderr'].strip()}"
+                )
             status, _, text = answer["stdout"].partition("\n")
             news = text.encode(errors="surrogateescape")
             offset += len(news)

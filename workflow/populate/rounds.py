@@ -86,7 +86,11 @@ def carry_out(
         _end(summary, EXIT_UNREACHABLE, f"the connection to the database was lost: {error}")
     except worker.Stopped as stop:
         left = summary.total("due") - len(summary.keys)
-        _end(summary, EXIT_STOPPED, f"stopped by {stop} before the end: {left} key(s) of this table are due again")
+        _end(
+            summary,
+            EXIT_STOPPED,
+            f"stopped by {stop} before the end: {left} key(s) of this table are due again",
+        )
         ledger.closed(summary)
 
 
@@ -101,7 +105,9 @@ def write(summary: Summary, output: Path, write_report: Callable[[dict[str, Any]
     try:
         write_report(summary.as_dict(), output / "report.html")
     except Exception as error:
-        print(f"run_workflow: the report could not be written: {type(error).__name__}: {error}", file=sys.stderr)
+        print(
+            f"run_workflow: the report could not be written: {type(error).__name__}: {error}", file=sys.stderr
+        )
 
 
 def _end(summary: Summary, exit_code: int, message: str) -> None:
