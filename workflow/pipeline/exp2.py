@@ -2,6 +2,8 @@
 
 import datajoint as dj
 
+from workflow.pipeline import lab
+
 schema = dj.Schema()
 
 

@@ -2,6 +2,8 @@
 
 import datajoint as dj
 
+from workflow.pipeline import exp2, lab
+
 schema = dj.Schema()
 
 
