@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import binning, population_svd  # noqa: F401  (importing a module registers its benchmarks)
+from bench import binning, population_svd, rounds  # noqa: F401  (importing a module registers its benchmarks)
 from bench.measure import MeasurementError
 from bench.registry import BENCHMARKS, Options, Row
 from bench.report import as_json, remarks, table
