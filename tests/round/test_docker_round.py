@@ -12,7 +12,6 @@ import docker
 import pytest
 from project import Project, machine_state
 
-
 WATCH = """
 for try in $(seq 1800); do
     container=$(docker ps --quiet --filter label=datajoint-round)
