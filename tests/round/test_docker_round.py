@@ -12,6 +12,8 @@ import docker
 import pytest
 from project import Project, machine_state
 
+from workflow import __version__
+
 WATCH = """
 for try in $(seq 1800); do
     container=$(docker ps --quiet --filter label=datajoint-round)
@@ -60,6 +62,7 @@ def test_a_round_in_a_container(project: Project, sandbox: Path, engine: docker.
     commit = project.git("rev-parse", "HEAD")
     image = engine.images.get(f"datajoint-round:{commit}")
     assert image.labels["org.opencontainers.image.revision"] == commit
+    assert image.labels["org.opencontainers.image.version"] == __version__
     assert container["Image"] == image.id
     assert not engine.containers.list(all=True, filters={"label": f"datajoint-round={done.summary['round']}"})
     assert machine_state(sandbox)["state"] == "stopped"

@@ -241,3 +241,64 @@ def test_inventories_are_complete(project: Project) -> None:
                 "round_artifacts",
                 "workflow_settings_host",
             } <= set(variables)
+
+
+def test_a_control_node_that_is_killed(project: Project, sandbox: Path) -> None:
+    """The machine is still claimed; the next round is told by whom; force_stop frees it; nothing is lost."""
+    process = subprocess.Popen(
+        project.command(sandbox, {}),
+        cwd=project.folder,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "workflow_source : Clone" in line:
+            break
+    process.kill()
+    process.communicate()
+    assert machine_state(sandbox)["state"] == "running"
+
+    refused = project.round(sandbox)
+    assert refused.status == 2
+    assert re.search(
+        r"i-0000000000000da7a is running: round \d{8}T\d{6}Z-[0-9a-f]{7} of \S+ is on it", refused.reason()
+    )
+
+    command = project.command(sandbox, {})
+    command[command.index("run.yml")] = "playbooks/force_stop.yml"
+    stopped = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=False)
+    assert stopped.returncode == 0, stopped.stdout
+    assert machine_state(sandbox)["state"] == "stopped"
+    again = project.round(sandbox)
+    assert again.status == 0, again.output
+
+
+def test_a_round_on_the_local_inventory(project: Project, sandbox: Path) -> None:
+    """Without EC2 nothing is started or stopped; everything else is the same."""
+    connection = json.loads((sandbox / "database" / "connection.json").read_text())
+    outcome = project.round(
+        sandbox,
+        "local",
+        {
+            "DJ_HOST": connection["host"],
+            "DJ_USER": connection["user"],
+            "DJ_PASS": (sandbox / "database" / "password").read_text().strip(),
+        },
+        ansible_connection="local",
+        ansible_python_interpreter=sys.executable,
+        workflow_image_python=sys.executable,
+        workflow_source_repository=str(project.folder),
+        round_home=str(sandbox / "local"),
+        round_artifacts=str(sandbox / "artifacts") + "/{{ round }}",
+        embedded_database_directory=str(sandbox / "database"),
+        workflow_settings_backend="postgresql",
+        workflow_settings_port=connection["port"],
+        workflow_settings_database_name=connection["name"],
+        round_environment={"WORKFLOW_UPSTREAM": "declare"},
+    )
+    assert outcome.status == 0, outcome.output
+    assert "workstation: succeeded" in outcome.reason()
+    assert "Ask EC2" not in outcome.output
