@@ -130,8 +130,15 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
         True,
     ),
     ({"round_arguments": ["run", "--tables", "svd.Nothing"]}, "--tables svd.Nothing: no such table", True),
-    ({"round_arguments": ["run", "--where", "nonsense ="]}, "--where 'nonsense ='", True),
-    ({"workflow_image_minimum_free_mb": 10**9}, "MB", True),
+    ({"round_arguments": ["run", "--where", "nonsense ="]}, "not a condition on svd.PopulationSVD", True),
+    (
+        {
+            "workflow_image_minimum_free_mb": 10**9,
+            "workflow_image_venv_directory": "{{ sandbox_home }}/full",
+        },
+        "MB",
+        True,
+    ),
     ({"instance_deadline_hours": 0}, "instance_deadline_hours is 0", True),
 ]
 
