@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+import datajoint as dj
 
 from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
 from workflow.pipeline.connection import connect
 from workflow.populate import ledger, rounds
-from workflow.populate.plan import computed_tables, parse_restriction, plan, select
+from workflow.populate.plan import RequestError, computed_tables, parse_restriction, plan, select
 from workflow.populate.progress import Progress
 from workflow.sample.errors import SampleError
 from workflow.settings import Settings
@@ -44,9 +48,11 @@ def execute(arguments: argparse.Namespace, settings: Settings) -> int:
         return _refuse(error, EXIT_REFUSED)
     except rounds.UNREACHABLE as error:
         return _refuse(error, EXIT_UNREACHABLE)
+    except dj.DataJointError as error:
+        return _refuse(f"the database refuses: {error}: check the rights of the database user", EXIT_REFUSED)
 
 
-def _refuse(error: Exception, code: int) -> int:
+def _refuse(error: Exception | str, code: int) -> int:
     print(f"run_workflow: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
@@ -70,6 +76,8 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.output:
+        _require_writable(arguments.output)
     summary = rounds.begin(settings)
     rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, arguments.max_calls)
     if arguments.output:
@@ -82,6 +90,18 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         _print_table([asdict(table) for table in summary.tables], _RUN_COLUMNS)
         print(f"{summary.verdict}: {summary.message}", file=sys.stderr if summary.exit_code else sys.stdout)
     return summary.exit_code
+
+
+def _require_writable(output: Path) -> None:
+    """Refuse an output directory before hours of computing, not after them."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=output):
+            return
+    except OSError as error:
+        raise RequestError(
+            f"--output {output}: cannot be written ({error.strerror}): name another directory"
+        ) from None
 
 
 def _status(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -135,6 +155,7 @@ def _report(arguments: argparse.Namespace, settings: Settings) -> int:
             ValueError(f"--summary {arguments.summary}: not a round's summary: {error}"), EXIT_REFUSED
         )
     _open(settings)
+    _require_writable(arguments.output.parent)
     try:
         write_report(summary, arguments.output)
     except SummaryError as error:

@@ -12,11 +12,14 @@ from project import Project, clone
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A fresh clone of this tree."""
+    origin = Project(clone(tmp_path_factory.mktemp("origin")), Path())
+    origin.git("init", "--quiet", "--initial-branch=main")
+    origin.git("add", "--all")
+    origin.git("commit", "--quiet", "--message=The tree under test")
     folder = tmp_path_factory.mktemp("clone")
-    made = Project(clone(folder), tmp_path_factory.mktemp("environments"))
-    made.git("init", "--quiet", "--initial-branch=main")
-    made.git("add", "--all")
-    made.git("commit", "--quiet", "--message=The tree under test")
+    made = Project(folder, tmp_path_factory.mktemp("environments"))
+    made.git("clone", "--quiet", str(origin.folder), ".")
+    made.git("commit", "--quiet", "--allow-empty", "--message=A commit that only the clone has")
     return made
 
 

@@ -309,3 +309,13 @@ def test_a_round_on_the_local_inventory(project: Project, sandbox: Path) -> None
     assert outcome.status == 0, outcome.output
     assert "workstation: succeeded" in outcome.reason()
     assert "Ask EC2" not in outcome.output
+
+
+def test_a_machine_that_never_answers_is_stopped(project: Project, sandbox: Path) -> None:
+    """No connection, no deadline, no launcher: the control node stops the machine and says why."""
+    lost = project.round(
+        sandbox, ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1, round_connect_timeout=2
+    )
+    assert lost.status == 2, lost.output
+    assert "Wait until the machine answers" in lost.reason()
+    assert machine_state(sandbox)["state"] == "stopped"

@@ -57,7 +57,10 @@ def activate(settings: Settings) -> None:
 def _alone(connection: dj.Connection) -> Iterator[None]:
     """Let one process at a time declare tables: two that do it at once trip over each other."""
     take, give = _LOCK[connection.adapter.backend]
-    connection.query(take)
+    if connection.query(take).fetchone()[0] == 0:  # MySQL gave up waiting; PostgreSQL waits
+        raise UpstreamError(
+            "another process has been declaring tables for two minutes: try again when it has ended"
+        )
     try:
         yield
     finally:

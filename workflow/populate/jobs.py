@@ -31,12 +31,12 @@ def requeue(table: Any, where: list[Any]) -> None:
     A worker is gone when the server no longer has the connection that reserved the key.
     """
     failed(table, where).delete_quick()
+    reserved = set(table.jobs.reserved.to_arrays("connection_id").tolist())  # before we ask who is alive
     statement = _LIVE_CONNECTIONS[table.connection.adapter.backend]
-    alive = [row[0] for row in table.connection.query(statement).fetchall()]
-    orphans = (
-        table.jobs.reserved & f"connection_id not in ({', '.join(str(int(number)) for number in alive)})"
-    )
-    orphans.delete_quick()
+    gone = reserved - {row[0] for row in table.connection.query(statement).fetchall()}
+    if gone:
+        listed = ", ".join(str(int(number)) for number in gone)
+        (table.jobs.reserved & f"connection_id in ({listed})").delete_quick()
 
 
 def release(table: Any, key: dict[str, Any]) -> None:

@@ -71,27 +71,35 @@ def carry_out(
     max_calls : int, optional
         At most so many keys per table.
     """
+    is_open = False
     try:
         with worker.stoppable():
             everything = open_tables()
             tables = select(everything, names)
             restriction = parse_restriction(where, tables)
             ledger.opened(summary)
+            is_open = True
             worker.populate(tables, restriction, summary, Progress(sys.stderr), max_calls)
         _end(summary, EXIT_FAILED if summary.total("failed") else EXIT_DONE, _outcome(summary))
-        ledger.closed(summary)
     except REFUSALS as error:
         _end(summary, EXIT_REFUSED, str(error))
     except UNREACHABLE as error:
         _end(summary, EXIT_UNREACHABLE, f"the connection to the database was lost: {error}")
     except worker.Stopped as stop:
         left = summary.total("due") - len(summary.keys)
-        _end(
-            summary,
-            EXIT_STOPPED,
-            f"stopped by {stop} before the end: {left} key(s) of this table are due again",
-        )
+        _end(summary, EXIT_STOPPED, f"stopped by {stop} before the end: {left} key(s) in hand are due again")
+    except dj.DataJointError as error:
+        _end(summary, EXIT_REFUSED, f"the database refuses: {error}: check the rights of the database user")
+    if is_open:
+        _close(summary)
+
+
+def _close(summary: Summary) -> None:
+    """Record the end; results do not depend on it."""
+    try:
         ledger.closed(summary)
+    except dj.DataJointError as error:
+        print(f"run_workflow: the ledger could not be written: {error}", file=sys.stderr)
 
 
 def write(summary: Summary, output: Path, write_report: Callable[[dict[str, Any], Path], None]) -> None:

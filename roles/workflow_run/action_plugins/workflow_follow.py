@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ options:
 RESULTS = ("log.txt", "summary.json", "report.html")
 
 #: Waits for news for at most ten seconds, then prints the exit status (a dash while the run goes on)
-#: on the first line and what the log has got since.
+#: on the first line and what the log has got since, in base64.
 SCRIPT = """
 cd {directory} || exit 3
 tries=0
@@ -42,7 +43,7 @@ if [ -e exit_status ]; then cat exit_status
 elif [ "$alive" = yes ]; then echo -
 else echo lost
 fi
-tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536
+tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536 | base64
 exit 0
 """
 
@@ -75,13 +76,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         offset, rest, status = 0, b"", "-"
         while True:
             command = SCRIPT.format(directory=shlex.quote(directory), offset=offset)
-            answer = self._low_level_execute_command(command, encoding_errors="surrogateescape")
+            answer = self._low_level_execute_command(command)
             if answer["rc"] != 0:
                 raise AnsibleActionFail(
                     f"the log in {directory} cannot be followed: {answer['stderr'].strip()}"
                 )
             status, _, text = answer["stdout"].partition("\n")
-            news = text.encode(errors="surrogateescape")
+            news = base64.b64decode("".join(text.split()))  # whatever a terminal makes of line ends
             offset += len(news)
             *lines, rest = (rest + news).split(b"\n")
             for line in lines:
