@@ -196,6 +196,7 @@ def untouched_lab(postgresql_server: Server) -> Iterator[Lab]:
         (["run"], {"WORKFLOW_UPSTREAM": "read", "WORKFLOW_SCHEMA_IMG": "nowhere"}, 2, "WORKFLOW_SCHEMA_IMG"),
         (["sample", "--suite2p", "/nowhere"], {}, 2, "/nowhere"),
         (["report", "--summary", "/nowhere.json"], {}, 2, "--summary /nowhere.json"),
+        (["run", "--output", "/proc/nowhere"], {}, 2, "--output /proc/nowhere: cannot be written"),
     ],
 )
 def test_bad_input_is_one_line_and_changes_nothing(
