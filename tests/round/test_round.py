@@ -312,9 +312,14 @@ def test_a_round_on_the_local_inventory(project: Project, sandbox: Path) -> None
 
 def test_a_machine_that_never_answers_is_stopped(project: Project, sandbox: Path) -> None:
     """No connection, no deadline, no launcher: the control node stops the machine and says why."""
-    lost = project.round(
-        sandbox, ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1, round_connect_timeout=2
-    )
+    own = project.folder / "inventory" / "sandbox" / "host_vars" / "sandbox.yml"
+    own.parent.mkdir()
+    own.write_text("{ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}\n")
+    try:
+        lost = project.round(sandbox, round_connect_timeout=2)
+    finally:
+        own.unlink()
+        own.parent.rmdir()
     assert lost.status == 2, lost.output
     assert "Wait until the machine answers" in lost.reason()
     assert machine_state(sandbox)["state"] == "stopped"
