@@ -25,7 +25,12 @@ def round_seconds(home: Path, runtime: str) -> tuple[float, float]:
         "sandbox_artifacts": str(home / "artifacts"),
         "workflow_image_runtime": runtime,
     }
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "run.yml", "-e", json.dumps(variables)]
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "run.yml",
+        "-e",
+        json.dumps(variables),
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     began = time.monotonic()
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
