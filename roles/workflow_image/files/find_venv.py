@@ -6,21 +6,19 @@ Run by the interpreter that virtual environments are to be made with: find_venv.
 import hashlib
 import importlib.util
 import json
-import os
 import sys
+from pathlib import Path
 
-directory = os.path.realpath(os.path.expanduser(sys.argv[1]))
-with open(sys.argv[2], "rb") as file:
-    requirements = file.read()
+directory = Path(sys.argv[1]).expanduser().resolve()
 version = ".".join(map(str, sys.version_info[:3]))
-key = hashlib.sha256(requirements + sys.base_prefix.encode()).hexdigest()[:12]
-venv = os.path.join(directory, "python" + version + "-" + key)
+key = hashlib.sha256(Path(sys.argv[2]).read_bytes() + sys.base_prefix.encode()).hexdigest()[:12]
+venv = directory / ("python" + version + "-" + key)
 answer = {
     "version": version,
     "enough": sys.version_info >= (3, 11),
     "ensurepip": importlib.util.find_spec("ensurepip") is not None,
-    "directory": directory,
-    "path": venv,
-    "complete": os.path.exists(os.path.join(venv, "complete")),
+    "directory": str(directory),
+    "path": str(venv),
+    "complete": (venv / "complete").exists(),
 }
 print(json.dumps(answer))
