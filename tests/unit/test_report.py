@@ -143,6 +143,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             for n in range(3)
         ],
         "asked": [],
+        "tables": [TABLE],
         "area": ["MOs", "MOp"] * 25,
     }
 
@@ -162,6 +163,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         )
 
     monkeypatch.setattr(data, "connected", lambda: True)
+    monkeypatch.setattr(data, "tables", lambda: content["tables"])
     monkeypatch.setattr(data, "decompositions", lambda: content["decompositions"])
     monkeypatch.setattr(
         data, "singular_values", lambda of: np.sqrt([50.0, 30.0, 10.0, 5.0, 3.0, 1.5, 0.5, 0.0])
@@ -347,6 +349,17 @@ def test_durations_in_words(seconds: float, words: str) -> None:
     assert text.duration(seconds).replace("\xa0", " ") == words
 
 
+def test_skipped_keys_stand_in_one_row_per_reason(tmp_path: Path) -> None:
+    reasons = [f"too few usable ROIs: {n}, needs 500" for n in (16, 9, 9)] + [
+        "too short: 1 time bin(s), needs 2"
+    ]
+    page = report(summary("succeeded", [outcome(n, "skipped", r) for n, r in enumerate(reasons)]), tmp_path)
+    assert "too few usable ROIs: 9–16, needs 500" in page.text
+    assert "too short: 1 time bin(s), needs 2" in page.text
+    assert len(page.all("details")) == 2
+    assert page.text.count("subject_id 100 · session 1") >= 1
+
+
 def test_long_messages_are_cut(tmp_path: Path) -> None:
     page = report(summary("failed", [outcome(1, "failed", "x" * 100_000)]), tmp_path)
     assert f"… ({(100_000 - text.LONGEST) // 1000} 000 more characters in summary.json)" in page.text
@@ -441,6 +454,7 @@ def test_a_figure_that_fails_takes_nothing_else_with_it(
         seen.extend(done)
         return [Figure("A later analysis", "its caption")]
 
+    database["tables"] = ["a.Fails", TABLE]
     monkeypatch.setattr(gallery, "FIGURES", {"a.Fails": fails, TABLE: works})
     keys = [outcome(1, "done"), outcome(2, "failed", "x"), outcome(3, "skipped", "y")]
     page = report(summary("failed", keys), tmp_path)
