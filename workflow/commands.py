@@ -160,7 +160,7 @@ def _report(arguments: argparse.Namespace, settings: Settings) -> int:
     _open(settings)
     _require_writable(arguments.output.parent)
     try:
-        write_report(summary, arguments.output)
+        write_report(summary, arguments.output, everything=arguments.all)
     except SummaryError as error:
         return _refuse(ValueError(f"--summary {arguments.summary}: {error}"), EXIT_REFUSED)
     print(arguments.output)

@@ -123,8 +123,8 @@ def summary(verdict: str, keys: list[KeyOutcome], due: int | None = None, **chan
     return {**made, **changes}
 
 
-def report(of: dict[str, Any], folder: Path) -> Page:
-    write_report(of, folder / "report.html")
+def report(of: dict[str, Any], folder: Path, *, everything: bool = True) -> Page:
+    write_report(of, folder / "report.html", everything=everything)
     return check_page((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -384,6 +384,23 @@ def test_figures_of_the_latest_recording_where_nothing_was_computed(
     page = report(summary("succeeded", []), tmp_path)
     assert [asked for asked, _ in database["asked"]] == [key(0), key(0)]
     assert "the latest recording, since this round computed none" in page.text
+
+
+def test_a_round_draws_only_the_tables_that_it_added_to(database: dict[str, Any], tmp_path: Path) -> None:
+    database["tables"] = [TABLE, "svd.Other"]
+    page = report(summary("succeeded", [outcome(1, "done")]), tmp_path, everything=False)
+    assert page.all("svg", **{"class": "plot"})
+    assert "svd.Other" not in page.text
+
+
+@pytest.mark.parametrize("name", ["failed", "skipped"])
+def test_a_round_that_added_nothing_says_how_to_draw_the_rest(
+    database: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    page = report(summary("succeeded", [outcome(1, name, "x")]), tmp_path, everything=False)
+    assert not page.all("svg", **{"class": "plot"})
+    assert "This round added no result." in page.text
+    assert "run_workflow report" in page.text
 
 
 def test_keys_from_json_are_the_keys_of_the_database(database: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ def test_a_page_with_two_such_tables_and_hostile_values(
     monkeypatch.setattr(data, "connected", lambda: True)
     monkeypatch.setattr(data, "tables", lambda: ["rates.EventRate", "rates.Other"])
     monkeypatch.setattr(data, "scalars", lambda label: content)
-    write_report(summary("succeeded", []), tmp_path / "report.html")
+    write_report(summary("succeeded", []), tmp_path / "report.html", everything=True)
     page = check_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert len(page.all("svg", **{"class": "plot"})) == 2
     assert "2, 2026-01-03" in page.text

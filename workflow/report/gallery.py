@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from workflow.report import area_spectra, communication_subspace, data, lds, shared_variance, timescales
+from workflow.report import area_spectra, communication_subspace, lds, shared_variance, timescales
 from workflow.report.default import any_table
 from workflow.report.figures import Figure
 from workflow.report.svd import population_svd
-from workflow.report.text import escape, section, shorten
+from workflow.report.text import escape, shorten
 
 #: Draws the figures of one table from the database, given the keys that the round computed.
 Draw = Callable[[Sequence[dict[str, Any]]], Iterable[Figure]]
@@ -31,8 +31,8 @@ FIGURES: dict[str, Draw] = {
 }
 
 
-def results(summary: dict[str, Any]) -> str:
-    """Draw everything that can be drawn.
+def figures(summary: dict[str, Any], labels: Iterable[str]) -> str:
+    """Draw tables from the database.
 
     A figure that cannot be drawn is said in its place; the rest of the report does not depend on it.
 
@@ -40,20 +40,18 @@ def results(summary: dict[str, Any]) -> str:
     ----------
     summary : dict
         What ``summary.json`` holds, checked.
+    labels : iterable of str
+        Which tables, in any order.
 
     Returns
     -------
     str
-        HTML; a notice where no database is connected.
+        HTML.
     """
-    if summary["verdict"] == "refused" or not data.connected():
-        notice = "Figures are drawn from the database, and this report was made without a connection to it."
-        return section("results", "Results", f'<p class="notice">{notice}</p>')
-    parts = [
+    return "\n".join(
         _figures(label, FIGURES.get(label, partial(any_table, label)), _done(summary, label))
-        for label in sorted(data.tables(), key=_place)
-    ]
-    return section("results", "Results", "\n".join(parts))
+        for label in sorted(labels, key=_place)
+    )
 
 
 def _place(label: str) -> int:
