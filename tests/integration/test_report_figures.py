@@ -61,7 +61,14 @@ def test_with_nothing_due_the_latest_recording_is_drawn_on_request(
     assert "run_workflow report --all" in html
     assert '<svg class="plot"' not in html
 
-    everything = ("report", "--all", "--summary", tmp_path / "summary.json", "--output", tmp_path / "all.html")
+    everything = (
+        "report",
+        "--all",
+        "--summary",
+        tmp_path / "summary.json",
+        "--output",
+        tmp_path / "all.html",
+    )
     assert laboratory.workflow(*everything).returncode == 0
     html = (tmp_path / "all.html").read_text(encoding="utf-8")
     assert "the latest recording, since this round computed none" in html
