@@ -71,6 +71,12 @@ def make_parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="compute everything that is due", allow_abbrev=False)
     _add_selection(run)
     run.add_argument("--max-calls", type=_positive, metavar="N", help="at most N keys of each table")
+    run.add_argument(
+        "--processes", type=_positive, metavar="N", help="workers; default: what the cores allow"
+    )
+    run.add_argument(
+        "--retries", type=_count, default=2, metavar="N", help="more tries where a worker died (2)"
+    )
     run.add_argument("--output", type=Path, metavar="DIR", help="write summary.json and report.html there")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
 
@@ -133,4 +139,10 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)

@@ -17,6 +17,7 @@ from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
 from workflow.pipeline.connection import connect
 from workflow.populate import ledger, rounds
+from workflow.populate.crew import Terms
 from workflow.populate.plan import RequestError, computed_tables, parse_restriction, plan, select
 from workflow.populate.progress import Progress
 from workflow.sample.errors import SampleError
@@ -79,7 +80,8 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.output:
         _require_writable(arguments.output)
     summary = rounds.begin(settings)
-    rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, arguments.max_calls)
+    terms = Terms(processes=arguments.processes, max_calls=arguments.max_calls, retries=arguments.retries)
+    rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, terms)
     if arguments.output:
         from workflow.report import write_report
 

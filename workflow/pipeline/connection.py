@@ -61,6 +61,18 @@ def connect(database: Database) -> dj.Connection:
         raise _explain(database, error) from None
 
 
+def another_connection() -> dj.Connection:
+    """Open a second connection like the one that `connect` opened, for another thread."""
+    config = dj.config
+    return dj.Connection(
+        config["database.host"],
+        config["database.user"],
+        config["database.password"],
+        config["database.port"],
+        config["database.use_tls"],
+    )
+
+
 def _knock(database: Database) -> None:
     """Fail within seconds, by name, where no server listens."""
     try:
