@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workflow import __version__
 from workflow.exit_codes import EXIT_REFUSED
 from workflow.settings import SettingsError, load
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EPILOG = """\
 exit codes:
   0  everything that was due is done
@@ -29,6 +32,10 @@ settings (environment, or files in /run/secrets/datajoint named as in brackets):
   WORKFLOW_SCHEMA_LAB, _EXP2, _IMG, _STIMANAL   the lab's schemas
   WORKFLOW_UPSTREAM         read (default), or declare: a sandbox, whose upstream tables are ours
   WORKFLOW_SECRETS          another directory of secret files
+  WORKFLOW_MODULES          serve the tables of these Python modules instead of ours (comma between them)
+  WORKFLOW_GRACE            s, that keys in hand have when a run is stopped (30)
+  WORKFLOW_PATIENCE         s, to wait for a database that goes away during a run (300)
+  WORKFLOW_HEARTBEAT        s, between signs of life (5)
 
 examples:
   run_workflow plan
@@ -74,6 +81,13 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--processes", type=_positive, metavar="N", help="workers; default: what the cores allow"
     )
+    run.add_argument(
+        "--deadline",
+        type=_deadline,
+        metavar="WHEN",
+        help="stop then: 90m, 2h, 1d from now, or 2026-11-22T18:00 (UTC unless it says another zone)",
+    )
+    run.add_argument("--dry-run", action="store_true", help="show what is due and change nothing")
     run.add_argument(
         "--retries", type=_count, default=2, metavar="N", help="more tries where a worker died (2)"
     )
@@ -140,6 +154,26 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _deadline(text: str) -> float:
+    """Seconds from now."""
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip()):
+        return float(found[1]) * _UNITS[found[2]]
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a time from now (90m, 2h) nor a date and time (2026-11-22T18:00)"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is in the past: it is {datetime.now(UTC):%Y-%m-%dT%H:%M} UTC"
+        )
+    return seconds
 
 
 def _count(text: str) -> int:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ import datajoint as dj
 from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
 from workflow.pipeline.connection import connect
+from workflow.pipeline.served import ModuleError, load_modules
 from workflow.populate import ledger, rounds
 from workflow.populate.crew import Terms
 from workflow.populate.plan import RequestError, computed_tables, parse_restriction, plan, select
@@ -61,9 +63,16 @@ def _refuse(error: Exception | str, code: int) -> int:
 def _open(settings: Settings) -> dict[str, Any]:
     """Connect, bind the table classes, and find those that are served."""
     connect(settings.database)
-    schemas.activate(settings)
+    if settings.modules:
+        served = load_modules(settings.modules, settings.prefix)
+    else:
+        schemas.activate(settings)
+        served = schemas.SERVED
     ledger.schema.activate(f"{settings.prefix}ledger")
-    return computed_tables(schemas.SERVED)
+    tables = computed_tables(served)
+    if not tables:
+        raise ModuleError("WORKFLOW_MODULES: there is no Computed or Imported table in these modules")
+    return tables
 
 
 def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -76,11 +85,26 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
     return EXIT_DONE
 
 
+def _terms(arguments: argparse.Namespace, settings: Settings) -> Terms:
+    return Terms(
+        processes=arguments.processes,
+        max_calls=arguments.max_calls,
+        deadline=None if arguments.deadline is None else time.monotonic() + arguments.deadline,
+        retries=arguments.retries,
+        grace=settings.grace,
+        heartbeat=settings.heartbeat,
+        patience=settings.patience,
+        image=settings.image,
+    )
+
+
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.dry_run:
+        return _plan(arguments, settings)
     if arguments.output:
         _require_writable(arguments.output)
     summary = rounds.begin(settings)
-    terms = Terms(processes=arguments.processes, max_calls=arguments.max_calls, retries=arguments.retries)
+    terms = _terms(arguments, settings)
     rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, terms)
     if arguments.output:
         from workflow.report import write_report

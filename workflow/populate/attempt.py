@@ -134,7 +134,7 @@ class Attempt:
     def _clean_up(self) -> None:
         rollback(self._connection)
         if not self._connection.is_connected:
-            steadily(self._connection, lambda: None)
+            steadily(self._connection, lambda: reopen(self._connection))
 
     def _once(self, *, again: bool) -> None:
         if again and not self._queue.is_held(self._job, self._crew):
@@ -245,7 +245,8 @@ def _explain(error: BaseException, trouble: Trouble | None, connection: Any) -> 
     if trouble is Trouble.LOST:
         limit = ""
         if connection.adapter.backend == "mysql":
-            (most,) = connection.query("SELECT @@max_allowed_packet").fetchone()
+            query = "SELECT @@max_allowed_packet"
+            (most,) = steadily(connection, lambda: connection.query(query).fetchone())
             limit = f" (max_allowed_packet is {int(most) / 2**20:g} MiB, and bytes may be sent as two)"
         return (
             f"{one_line(error)}: the connection was lost whenever this key was tried, although the server "

@@ -166,7 +166,7 @@ class Desk:
             for job, tried in each.left_by(crew):
                 why = "its machine or its supervisor was lost while it was computed"
                 if tried:
-                    self.died(job, f"the worker ended: {why}", crew)
+                    self.died(job, f"the worker ended: {why}", crew=crew)
                 else:
                     attempts = f"attempt {job.attempts}: " if job.attempts else ""
                     each.postpone(job, crew, f"{attempts}put back: {why}, or waited for that")
@@ -200,13 +200,13 @@ class Desk:
         """Note that a suspect key is being tried."""
         self.queues[job.table].mark(job, self.owner.crew, pid)
 
-    def died(self, job: Job, cause: str, crew: int | None = None) -> str:
+    def died(self, job: Job, cause: str, stack: str = "", crew: int | None = None) -> str:
         """Count an attempt that its worker did not survive; the message if it was the last, else nothing."""
         attempt = job.attempts + 1
         message = f"attempt {attempt}: {cause}"
         holder = self.owner.crew if crew is None else crew
         if attempt > self.retries:
-            self.queues[job.table].fail(job, holder, 0, message)
+            self.queues[job.table].fail(job, holder, 0, message, stack)
             return message
         self.queues[job.table].postpone(job, holder, message)
         return ""

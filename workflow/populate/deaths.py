@@ -43,3 +43,11 @@ def cause_of_death(status: int, peak_memory: int, out_of_memory: bool) -> str:
     if number == signal.SIGXCPU:
         return f"was ended ({name}): it had used up its processor time"
     return f"was ended by a signal ({name})"
+
+
+def last_words(file: int) -> str:
+    """Read, and close, the file where Python's fault handler wrote the traceback of a crash."""
+    with os.fdopen(file, "rb") as written:
+        written.seek(0)
+        text = written.read(65536).decode(errors="replace")
+    return text.partition("\nExtension modules:")[0].strip()

@@ -27,6 +27,9 @@ from workflow.populate import machine
 
 _MESSAGE = 65536
 
+#: What a worker does: takes its end of a socket, a file for its last words, and what `spawn` was given.
+Work = Callable[[socket.socket, int, Any], None]
+
 
 @dataclass(frozen=True)
 class Born:
@@ -52,10 +55,10 @@ class Nursery:
     Parameters
     ----------
     work : callable
-        What a worker does: takes its number, its end of a socket and what `spawn` was given.
+        What a worker does.
     """
 
-    def __init__(self, work: Callable[[int, socket.socket, Any], None]) -> None:
+    def __init__(self, work: Work) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,10 +70,10 @@ class Nursery:
         theirs.close()
         self.fileno = self._ours.fileno
 
-    def spawn(self, number: int, given: Any) -> socket.socket:
+    def spawn(self, number: int, last_words: int, given: Any) -> socket.socket:
         """Ask for a worker; returns our end of its socket. `Born` is reported when it is there."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        socket.send_fds(self._ours, [pickle.dumps((number, given))], [theirs.fileno()])
+        socket.send_fds(self._ours, [pickle.dumps((number, given))], [theirs.fileno(), last_words])
         theirs.close()
         return ours
 
@@ -89,7 +92,7 @@ class Nursery:
         os.waitpid(self.pid, 0)
 
 
-def _live(supervisor: int, control: socket.socket, work: Callable[[int, socket.socket, Any], None]) -> None:
+def _live(supervisor: int, control: socket.socket, work: Work) -> None:
     """Fork workers until the supervisor is gone."""
     try:
         machine.die_with_parent(supervisor)
@@ -101,9 +104,9 @@ def _live(supervisor: int, control: socket.socket, work: Callable[[int, socket.s
         gc.freeze()  # so that the collector of a worker does not copy what it shares with us
         children: dict[int, int] = {}
         while True:
-            ready, _, _ = select.select([control, wake], [], [])
-            if control in ready:
-                data, handles, _, _ = socket.recv_fds(control, _MESSAGE, 1)
+            ready, _, _ = select.select([control.fileno(), wake], [], [])
+            if control.fileno() in ready:
+                data, handles, _, _ = socket.recv_fds(control, _MESSAGE, 2)
                 if not data:
                     os._exit(0)
                 number, given = pickle.loads(data)  # noqa: S301
@@ -112,8 +115,9 @@ def _live(supervisor: int, control: socket.socket, work: Callable[[int, socket.s
                 if pid == 0:
                     for unused in (wake, woken, control.detach()):
                         os.close(unused)
-                    _be_born(nursery, number, handles[0], given, work)
-                os.close(handles[0])
+                    _be_born(nursery, handles, given, work)
+                for handle in handles:
+                    os.close(handle)
                 children[pid] = number
                 control.send(pickle.dumps(Born(number, pid)))
             if wake in ready:
@@ -144,16 +148,14 @@ def _bury(control: socket.socket, children: dict[int, int]) -> None:
             control.send(pickle.dumps(Died(children.pop(pid), pid, status, usage.ru_maxrss * 1024)))
 
 
-def _be_born(
-    nursery: int, number: int, handle: int, given: Any, work: Callable[[int, socket.socket, Any], None]
-) -> None:
+def _be_born(nursery: int, handles: list[int], given: Any, work: Work) -> None:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)  # so that it can be killed together with what it starts
         machine.die_with_parent(nursery)
-        work(number, socket.socket(fileno=handle), given)
+        work(socket.socket(fileno=handles[0]), handles[1], given)
         status = 0
     except BaseException:  # never return into a copy of the nursery
         sys.excepthook(*sys.exc_info())

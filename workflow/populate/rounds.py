@@ -22,6 +22,7 @@ from workflow.exit_codes import (
 )
 from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachableError
 from workflow.pipeline.schemas import UpstreamError
+from workflow.pipeline.served import ModuleError
 from workflow.populate import crew, ledger
 from workflow.populate.claim import TableError
 from workflow.populate.crew import Terms
@@ -33,7 +34,7 @@ from workflow.populate.supervisor import CrewError
 from workflow.populate.troubles import classify
 from workflow.settings import Settings
 
-REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError)
+REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
 UNREACHABLE = (DatabaseUnreachableError, dj.errors.LostConnectionError)
 
 

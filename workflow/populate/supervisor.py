@@ -21,7 +21,7 @@ from typing import Any
 from workflow.populate import machine
 from workflow.populate.claim import Job, Queue
 from workflow.populate.clerk import Census, Clerk
-from workflow.populate.deaths import cause_of_death
+from workflow.populate.deaths import cause_of_death, last_words
 from workflow.populate.ledger import Hand
 from workflow.populate.liveness import Heart
 from workflow.populate.nursery import Born, Died, Nursery
@@ -72,6 +72,7 @@ class _Member:
     number: int
     talk: Connection
     hand: Hand
+    last_words: int
     pid: int = 0
     ready: bool = False
     dismissed: bool = False
@@ -310,6 +311,7 @@ class Supervisor:
             while member.talk.poll():  # what it said before it died
                 self._handle(member, member.talk.recv())
         member.talk.close()
+        stack = last_words(member.last_words)
         del self._members[member.number]
         member.hand.peak_memory = max(member.hand.peak_memory, report.peak_memory)
         kills = machine.oom_kills()
@@ -337,7 +339,7 @@ class Supervisor:
                 self._news = True
 
         self._tally.say(f"worker {member.number} {verdict} ({self._tables[job.table].queue.label} {job.key})")
-        self._clerk.ask(lambda desk: desk.died(job, f"the worker {verdict}"), counted)
+        self._clerk.ask(lambda desk: desk.died(job, f"the worker {verdict}", stack), counted)
 
     # ---- giving work
 
@@ -444,8 +446,9 @@ class Supervisor:
             number = self._next_number
             self._next_number += 1
             hand, contract = self._recruit(number)
-            talk = Connection(self._nursery.spawn(number, contract).detach())
-            member = _Member(number, talk, hand)
+            words = os.memfd_create(f"worker {number}")
+            talk = Connection(self._nursery.spawn(number, words, contract).detach())
+            member = _Member(number, talk, hand, words)
             self._members[number] = member
             self._selector.register(talk, selectors.EVENT_READ, functools.partial(self._hear, member))
 

@@ -110,7 +110,8 @@ def pause(tries: int, most: float = 5.0) -> float:
 
 def one_line(error: BaseException) -> str:
     """The error as one line: its type and what it says."""
-    text = " ".join(str(error).split())
+    parts = error.args if isinstance(error, dj.DataJointError) else (error,)
+    text = " ".join(" ".join(str(part) for part in parts).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

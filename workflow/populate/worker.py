@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import resource
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import datajoint as dj
 
 from workflow.populate import machine
 from workflow.populate.attempt import Attempt, Outcome, reopen, steadily
 from workflow.populate.claim import Queue
+
+_inherited: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -38,23 +42,24 @@ class Report:
     peak_memory: int  # bytes
 
 
-def work(queues: Sequence[Queue], number: int, channel: socket.socket, contract: Contract) -> None:
+def work(queues: Sequence[Queue], channel: socket.socket, last_words: int, contract: Contract) -> None:
     """Compute what comes, until the supervisor closes the channel.
 
     Parameters
     ----------
     queues : sequence of Queue
         Of all tables of the run; their connection is closed and opened here.
-    number : int
-        The worker's number in its crew.
     channel : socket
         To the supervisor: `Job` comes, or None at the end; `Ready` and `Report` go.
+    last_words : int
+        File descriptor for the traceback of a crash in compiled code.
     contract : Contract
         The rest.
     """
-    faulthandler.enable()
+    faulthandler.enable(file=last_words, all_threads=False)
     machine.set_blas_threads(contract.threads)
     connection = dj.conn()
+    os.register_at_fork(after_in_child=lambda: _disown(connection))
     steadily(connection, lambda: reopen(connection) if not connection.is_connected else None)
     talk = Connection(channel.detach())
     try:
@@ -65,6 +70,12 @@ def work(queues: Sequence[Queue], number: int, channel: socket.socket, contract:
     except (EOFError, ConnectionError):  # the supervisor is gone; the kernel is about to end us too
         return
     connection.close()
+
+
+def _disown(connection: dj.Connection) -> None:
+    """Keep a process that a computation forks away from our connection: two cannot talk at once."""
+    _inherited.append(connection._conn)  # nor end it, as its destruction would
+    connection._conn, connection._is_closed = None, True
 
 
 def peak_memory() -> int:
