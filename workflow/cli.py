@@ -1,4 +1,4 @@
-"""run_workflow: plan, run, status, sample and report."""
+"""run_workflow: plan, run, status, errors, retry, ignore, sample and report."""
 
 from __future__ import annotations
 
@@ -96,6 +96,30 @@ def make_parser() -> argparse.ArgumentParser:
 
     status = verbs.add_parser("status", help="show every table and the latest rounds", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_positive,
+        const=2,
+        metavar="SECONDS",
+        help="again and again, every 2 s unless you say otherwise",
+    )
+
+    errors = verbs.add_parser("errors", help="list failed keys by cause", allow_abbrev=False)
+    _add_selection(errors)
+    errors.add_argument("--traceback", action="store_true", help="with the last traceback of each cause")
+    errors.add_argument("--all", action="store_true", help="every key, not only the last few of each cause")
+    errors.add_argument("--ignored", action="store_true", help="parked keys too")
+    errors.add_argument("--json", action="store_true", help="print JSON")
+
+    retry = verbs.add_parser("retry", help="put failed keys back into the queue", allow_abbrev=False)
+    _add_selection(retry)
+    retry.add_argument("--ignored", action="store_true", help="parked keys too")
+    retry.add_argument("--json", action="store_true", help="print JSON")
+
+    ignore = verbs.add_parser("ignore", help="park failed keys: leave them undone", allow_abbrev=False)
+    _add_selection(ignore)
+    ignore.add_argument("--json", action="store_true", help="print JSON")
 
     sample = verbs.add_parser("sample", help="load synthetic or suite2p recordings", allow_abbrev=False)
     _add_sample(sample)

@@ -146,16 +146,47 @@ class Queue:
                 f"INSERT INTO {self._jobs} ({self._own}, status, priority) "
                 f"SELECT {names}, 'pending', CAST(%s AS {_INTEGER[adapter.backend]}) "
                 f"FROM ({self._wanted or self._source}) AS s "
-                f"WHERE NOT {self._done('s')} "
-                f"AND NOT EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', 's')}) "
-                f"ORDER BY {names} {ignore}",
+                f"WHERE {self._unknown('s')} ORDER BY {names} {ignore}",
                 self.connection._config.jobs.default_priority,
             ).rowcount
         )
 
+    def is_due_select(self) -> tuple[str, tuple[Any, ...]]:
+        """A SELECT of this queue's index and whether a key is due that the queue does not know yet."""
+        return (
+            f"SELECT %s AS i, EXISTS (SELECT 1 FROM ({self._wanted or self._source}) AS s "
+            f"WHERE {self._unknown('s')}) AS is_due",
+            (self.index,),
+        )
+
+    def _unknown(self, other: str) -> str:
+        known = f"EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', other)})"
+        return f"NOT {self._done(other)} AND NOT {known}"
+
     def retry(self, *, ignored: bool = False) -> int:
         """Put failed keys back into the queue; how many they were."""
         return self._change(("error", "ignore") if ignored else ("error",), "pending")
+
+    def failed(self, statuses: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Failed keys and their rows of the jobs table."""
+        names = (
+            "status",
+            "error_message",
+            "error_stack",
+            "completed_time",
+            "host",
+            "pid",
+            "connection_id",
+            "version",
+        )
+        columns = ", ".join(self._quote(name) for name in names)
+        rows = self._query(
+            f"SELECT {self._own}, {columns} FROM {self._jobs} "
+            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}){self._matching(self._jobs)}",
+            *statuses,
+        ).fetchall()
+        width = len(self.names)
+        return [(self._key(tuple(row[:width])), dict(zip(names, row[width:], strict=True))) for row in rows]
 
     def park(self) -> int:
         """Leave failed keys out of the queue from now on; how many they were."""
@@ -166,7 +197,8 @@ class Queue:
         fresh = ", error_message = '', error_stack = NULL" if after == "pending" else ""
         return int(
             self._query(
-                f"UPDATE {self._jobs} SET status = %s, scheduled_time = {dialect.now(self.connection)}{fresh} "
+                f"UPDATE {self._jobs} SET status = %s{fresh}, "
+                f"scheduled_time = {dialect.now(self.connection)} "
                 f"WHERE status IN ({old}){self._matching(self._jobs)}",
                 after,
                 *before,
@@ -174,14 +206,15 @@ class Queue:
         )
 
     def counts_select(self) -> tuple[str, tuple[Any, ...]]:
-        """A SELECT of this queue's index, each status, its holder (0 unless it is a supervisor) and the count.
+        """A SELECT of this queue's index, status, holder (0 unless it is a supervisor) and how many.
 
         Pending keys that are scheduled for later are not counted.
         """
         return (
             f"SELECT {self.index} AS i, j.status, CASE WHEN j.status = 'reserved' AND j.connection_id > "
             f"{FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
-            f"FROM {self._jobs} AS j WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
+            f"FROM {self._jobs} AS j "
+            f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
             f"{self._matching('j')} GROUP BY j.status, holder",
             ("pending",),
         )
@@ -251,11 +284,13 @@ class Queue:
         return f"({self._own}) IN ({', '.join([one] * len(keys))})"
 
     def _job(self, raw: tuple[Any, ...], message: str) -> Job:
-        key = {
+        return Job(self.index, raw, self._key(raw), attempts_of(message), bool(message))
+
+    def _key(self, raw: tuple[Any, ...]) -> dict[str, Any]:
+        return {
             name: decode_attribute(attribute, value, connection=self.connection)
             for name, attribute, value in zip(self.names, self._attributes, raw, strict=True)
         }
-        return Job(self.index, raw, key, attempts_of(message), bool(message))
 
     # ---- giving back
 
@@ -271,7 +306,8 @@ class Queue:
         """Put everything that a supervisor has reserved back, untried."""
         return int(
             self._query(
-                f"UPDATE {self._jobs} SET status = %s WHERE status = 'reserved' AND connection_id = {int(crew)}",
+                f"UPDATE {self._jobs} SET status = %s "
+                f"WHERE status = 'reserved' AND connection_id = {int(crew)}",
                 "pending",
             ).rowcount
         )
@@ -384,13 +420,21 @@ def attempts_of(message: str) -> int:
 
 def count_statuses(queues: Sequence[Queue]) -> list[tuple[int, str, int, int]]:
     """Count all queues in one statement: index, status, holding supervisor (or 0), how many."""
-    if not queues:
-        return []
-    selects = [queue.counts_select() for queue in queues]
+    rows = _union(queues, [queue.counts_select() for queue in queues])
+    return [(int(index), str(status), int(holder), int(n)) for index, status, holder, n in rows]
+
+
+def find_due(queues: Sequence[Queue]) -> set[int]:
+    """Find the queues that lack keys which are due, in one statement."""
+    rows = _union(queues, [queue.is_due_select() for queue in queues])
+    return {int(index) for index, is_due in rows if is_due}
+
+
+def _union(queues: Sequence[Queue], selects: Sequence[tuple[str, tuple[Any, ...]]]) -> Sequence[Any]:
     statement = " UNION ALL ".join(select for select, _ in selects)
     values = tuple(value for _, some in selects for value in some)
-    rows = queues[0].connection.query(statement, values).fetchall()
-    return [(int(index), str(status), int(holder), int(n)) for index, status, holder, n in rows]
+    rows: Sequence[Any] = queues[0].connection.query(statement, values).fetchall()
+    return rows
 
 
 def _storable(text: str) -> str:

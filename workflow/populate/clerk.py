@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from workflow.populate import dialect, ledger
 from workflow.populate.attempt import steadily
-from workflow.populate.claim import Job, Owner, Queue, count_statuses
+from workflow.populate.claim import Job, Owner, Queue, count_statuses, find_due
 
 #: One machine at a time looks for new keys of the same tables; another waits this long for it (s).
 REFRESH_PATIENCE = 120.0
@@ -117,21 +117,42 @@ class Desk:
 
     def __init__(self, queues: Sequence[Queue], owner: Owner, retries: int) -> None:
         self.queues, self.owner, self.retries = queues, owner, retries
+        self._connection = queues[0].connection
+
+    def fill(self, dead: Sequence[int]) -> Census:
+        """Prepare the queues for a run: forget what is past, give failed keys another try, and refresh."""
+        known = {(index, status) for index, status, _, _ in count_statuses(self.queues)}
+        for each in self.queues:
+            if {(each.index, "pending"), (each.index, "error")} & known:
+                each.tidy()
+            if (each.index, "error") in known:
+                each.retry()
+        return self.refresh(dead, wait=True)
 
     def refresh(self, dead: Sequence[int] = (), *, wait: bool = False) -> Census:
-        """Look for new keys in every table, take over what the dead have left, and count."""
-        connection = self.queues[0].connection
-        deadline = time.monotonic() + (REFRESH_PATIENCE if wait else 0.0)
-        name = f"refresh {ledger.schema.database}"
+        """Look for new keys in every table, take over what the dead have left, and count.
+
+        Two statements if there is nothing new.
+        """
+        if due := find_due(self.queues):
+            self._insert(due, REFRESH_PATIENCE if wait else 0.0)
+        return self.look(dead)
+
+    def _insert(self, due: set[int], patience: float) -> None:
+        """Fill some queues, unless somebody else is doing so for longer than we are patient."""
+        deadline = time.monotonic() + patience
         while True:
-            with dialect.locked(connection, name) as mine:
+            with dialect.locked(self._connection, f"refresh {ledger.schema.database}") as mine:
                 if mine:
-                    for each in self.queues:
-                        each.refresh()
-                    break
-            if time.monotonic() > deadline:  # somebody else is looking
-                break
+                    for index in sorted(due):
+                        self.queues[index].refresh()
+                    return
+            if time.monotonic() >= deadline:
+                return
             time.sleep(0.1)
+
+    def look(self, dead: Sequence[int] = ()) -> Census:
+        """Take over what the dead have left, and count; one statement more than `count` if others work."""
         census = self.count()
         gone = census.holders & (set(dead) | self._ended(census.holders))
         if gone:
@@ -154,7 +175,7 @@ class Desk:
         """Those of some crews that the ledger does not believe alive."""
         if not crews:
             return set()
-        return crews - {int(row["crew"]) for row in ledger.beating(self.queues[0].connection)}
+        return crews - {int(row["crew"]) for row in ledger.beating(self._connection)}
 
     def take_over(self, crew: int) -> None:
         """Put back what a dead crew had reserved.
@@ -170,7 +191,7 @@ class Desk:
                 else:
                     attempts = f"attempt {job.attempts}: " if job.attempts else ""
                     each.postpone(job, crew, f"{attempts}put back: {why}, or waited for that")
-        ledger.lost(self.queues[0].connection, crew)
+        ledger.lost(self._connection, crew)
 
     def claim(self, table: int, count: int) -> list[Job]:
         """Reserve keys."""
@@ -194,19 +215,19 @@ class Desk:
 
     def retire(self, hands: Sequence[ledger.Hand], verdict: str) -> None:
         """Record how processes ended."""
-        ledger.ended(self.queues[0].connection, hands, verdict)
+        ledger.ended(self._connection, hands, verdict)
 
     def mark(self, job: Job, pid: int) -> None:
         """Note that a suspect key is being tried."""
         self.queues[job.table].mark(job, self.owner.crew, pid)
 
-    def died(self, job: Job, cause: str, stack: str = "", crew: int | None = None) -> str:
+    def died(self, job: Job, cause: str, *, stack: str = "", pid: int = 0, crew: int | None = None) -> str:
         """Count an attempt that its worker did not survive; the message if it was the last, else nothing."""
         attempt = job.attempts + 1
         message = f"attempt {attempt}: {cause}"
         holder = self.owner.crew if crew is None else crew
         if attempt > self.retries:
-            self.queues[job.table].fail(job, holder, 0, message, stack)
+            self.queues[job.table].fail(job, holder, pid, message, stack)
             return message
         self.queues[job.table].postpone(job, holder, message)
         return ""

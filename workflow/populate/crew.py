@@ -116,10 +116,7 @@ def _number() -> int:
 def _fill(queues: Sequence[Queue], desk: Desk, crew: int, heartbeat: float) -> tuple[Census, frozenset[int]]:
     """Put what is due into the queues; returns the census, and crews that are not known to live."""
     others = Watch(queues[0].connection, crew, heartbeat).look()
-    for queue in queues:
-        queue.tidy()
-        queue.retry()
-    return desk.refresh(sorted(others.dead), wait=True), others.silent
+    return desk.fill(sorted(others.dead)), others.silent
 
 
 def _prepare(queue: Queue, commit: str) -> None:

@@ -34,6 +34,13 @@ def ago(connection: Any) -> str:
     return f"{_NOW[backend]} - {_AGO[backend]}"
 
 
+def seconds_since(connection: Any, moment: str) -> str:
+    """An SQL expression for the seconds since a moment, by the server's clock."""
+    if connection.adapter.backend == "mysql":
+        return f"TIMESTAMPDIFF(MICROSECOND, {moment}, {now(connection)}) / 1000000"
+    return f"EXTRACT(EPOCH FROM {now(connection)} - {moment})"
+
+
 def prepare_session(connection: Any) -> None:
     """Let a connection that fills and empties queues lock only the rows that it changes.
 

@@ -55,29 +55,38 @@ def digest(value: Any) -> bytes:
 
 
 def _add(hashed: _Hash, value: Any) -> None:
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        hashed.update(repr((value.shape, value.dtype.str, value.dtype.names)).encode())
-        hashed.update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
-    elif isinstance(value, np.ndarray):
-        hashed.update(repr(("objects", value.shape)).encode())
-        for item in value.ravel().tolist():
-            _add(hashed, item)
+    if isinstance(value, np.ndarray):
+        _add_array(hashed, value)
     elif isinstance(value, Mapping):
         hashed.update(f"mapping {len(value)}".encode())
         for name, item in value.items():
             _add(hashed, name)
             _add(hashed, item)
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        hashed.update(f"sequence {len(value)}".encode())
-        for item in value:
-            _add(hashed, item)
     elif isinstance(value, str | bytes | bytearray | memoryview):
         data = value.encode() if isinstance(value, str) else value
         hashed.update(f"{type(value).__name__} {len(data)} ".encode())
         hashed.update(data)
+    elif isinstance(value, Sequence):
+        hashed.update(f"sequence {len(value)}".encode())
+        for item in value:
+            _add(hashed, item)
     elif isinstance(value, _PLAIN):
         hashed.update(f"{type(value).__name__} {value!r} ".encode())
-    elif hasattr(value, "reset_index") and hasattr(value, "columns"):  # a data frame
+    else:
+        _add_other(hashed, value)
+
+
+def _add_array(hashed: _Hash, value: Any) -> None:
+    hashed.update(repr((value.shape, value.dtype.str, value.dtype.names)).encode())
+    if value.dtype.hasobject:
+        for item in value.ravel().tolist():
+            _add(hashed, item)
+    elif value.size:
+        hashed.update(np.ascontiguousarray(value).view(np.uint8).data)
+
+
+def _add_other(hashed: _Hash, value: Any) -> None:
+    if hasattr(value, "reset_index") and hasattr(value, "columns"):  # a data frame
         _add(hashed, {str(name): column.to_numpy() for name, column in value.reset_index().items()})
     else:
         from deepdiff import DeepHash

@@ -69,7 +69,7 @@ def place() -> str:
 
 
 def started(pid: int) -> int:
-    """When a process started, in the kernel's ticks since boot; 0 if there is no such process, or a dead one."""
+    """When a process started, in the kernel's ticks since boot; 0 if there is none, or a dead one."""
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else 0
 

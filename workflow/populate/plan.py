@@ -25,7 +25,7 @@ class Entry:
     label : str
         ``module.Class``.
     due : int
-        Keys that can be computed and have no row yet.
+        Keys that can be computed and have no row yet; without those that somebody has parked.
     done : int
         Keys that have a row.
     failed : int
@@ -160,7 +160,8 @@ def plan(tables: Mapping[str, Any], where: list[Any]) -> list[Entry]:
 def _count(label: str, table: Any, where: list[Any]) -> Entry:
     remaining, total = table.progress(*where)
     failed = len(_matching(table.jobs.errors, table, where))
-    return Entry(label, due=remaining, done=total - remaining, failed=failed)
+    parked = len(_matching(table.jobs.ignored, table, where))
+    return Entry(label, due=max(0, remaining - parked), done=total - remaining, failed=failed)
 
 
 def _matching(query: Any, table: Any, where: list[Any]) -> Any:

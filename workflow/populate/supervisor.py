@@ -32,7 +32,7 @@ TICK = 0.5  # s, between looks at the clock
 BATCH_SECONDS = 0.25  # of work that is claimed ahead
 MOST_AHEAD = 512  # keys
 STALE = 10.0  # s, after which keys that were claimed ahead go back
-LEAST_REFRESH = 1.0  # s, between two searches for new keys
+LEAST_SEARCH = 0.2  # s, between two searches for new keys, and ten times what one takes
 PARTING = 5.0  # s, that an idle worker has to go
 
 
@@ -127,7 +127,7 @@ class Supervisor:
         self._claiming = self._refreshing = False
         self._news = False  # something was completed since the last search began
         self._stuck = False  # keys that were claimed ahead had to be given back: nobody took them
-        self._last_refresh = 0.0
+        self._next_search = 0.0
         self._holders: set[int] = set()
         self._next_number = 1
         self._stillborn = 0
@@ -158,7 +158,6 @@ class Supervisor:
         self._selector.register(self._clerk, selectors.EVENT_READ, self._clerk.deliver)
         self._selector.register(self._nursery, selectors.EVENT_READ, self._hear_nursery)
         try:
-            self._last_refresh = time.monotonic()
             self._counted(census)
             while not self._is_over():
                 for key, _ in self._selector.select(TICK):
@@ -329,7 +328,7 @@ class Supervisor:
         if self._stop.disbanding:
             self._clerk.ask(lambda desk: desk.release([job]))
             return
-        seconds = time.monotonic() - member.since
+        seconds, pid = time.monotonic() - member.since, report.pid
 
         def counted(message: str) -> None:
             if message:
@@ -339,7 +338,7 @@ class Supervisor:
                 self._news = True
 
         self._tally.say(f"worker {member.number} {verdict} ({self._tables[job.table].queue.label} {job.key})")
-        self._clerk.ask(lambda desk: desk.died(job, f"the worker {verdict}", stack), counted)
+        self._clerk.ask(lambda desk: desk.died(job, f"the worker {verdict}", stack=stack, pid=pid), counted)
 
     # ---- giving work
 
@@ -412,22 +411,23 @@ class Supervisor:
         self._clerk.ask(lambda desk: desk.claim(index, count), claimed)
 
     def _search(self) -> None:
-        waiting = self._holders & self._heart.others.silent
-        if self._refreshing or not (self._news or waiting or self._holders & self._heart.others.dead):
+        """Look for keys that have become due, or that somebody who died has left."""
+        others = self._heart.others
+        if self._refreshing or not (self._news or self._holders & (others.silent | others.dead)):
             return
-        if time.monotonic() - self._last_refresh < LEAST_REFRESH:
+        if time.monotonic() < self._next_search:
             return
+        dead, news = sorted(others.dead), self._news
         self._refreshing, self._news = True, False
-        dead = sorted(self._heart.others.dead)
         began = time.monotonic()
 
         def searched(census: Census) -> None:
             self._refreshing = False
             ended = time.monotonic()
-            self._last_refresh = ended + 10 * (ended - began) - LEAST_REFRESH
+            self._next_search = ended + LEAST_SEARCH + 10 * (ended - began)
             self._counted(census)
 
-        self._clerk.ask(lambda desk: desk.refresh(dead), searched)
+        self._clerk.ask(lambda desk: desk.refresh(dead) if news else desk.look(dead), searched)
 
     def _counted(self, census: Census) -> None:
         for table, pending in zip(self._tables, census.pending, strict=True):
