@@ -22,7 +22,7 @@ from workflow.populate import dialect
 from workflow.populate.claim import Job, Queue
 from workflow.populate.digest import digest
 from workflow.populate.summary import now
-from workflow.populate.troubles import Trouble, classify, one_line, pause, rollback
+from workflow.populate.troubles import Trouble, classify, is_alive, one_line, pause, rollback
 
 #: Tries after trouble of each kind before the trouble is taken for the key's own fault. Connections that
 #: cannot be opened are not counted: the supervisor decides how long to wait for a server.
@@ -133,7 +133,7 @@ class Attempt:
 
     def _clean_up(self) -> None:
         rollback(self._connection)
-        if not self._connection.is_connected:
+        if not is_alive(self._connection):
             steadily(self._connection, lambda: reopen(self._connection))
 
     def _once(self, *, again: bool) -> None:
@@ -221,7 +221,7 @@ def steadily(connection: Any, action: Callable[[], Any], given_up: Callable[[], 
         try:
             if tries:
                 rollback(connection)
-                if not connection.is_connected:
+                if not is_alive(connection):
                     reopen(connection)
             return action()
         except Exception as error:

@@ -50,7 +50,7 @@ class Progress:
                 self._bar = tqdm(total=0, file=self._stream, unit="key")
             self._bar.total = sum(each.total for each in self._tables.values())
             self._bar.refresh()
-        elif grown:
+        elif grown and total > table.count:
             more = f" ({total - table.count} left)" if table.count else ""
             self.say(f"{label}: {total} due{more}")
         elif not known:

@@ -31,7 +31,7 @@ from workflow.populate.progress import Progress
 from workflow.populate.stopping import Stopped, stoppable
 from workflow.populate.summary import Summary, now
 from workflow.populate.supervisor import CrewError
-from workflow.populate.troubles import classify
+from workflow.populate.troubles import classify, is_alive
 from workflow.settings import Settings
 
 REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
@@ -117,7 +117,7 @@ def _stopped(summary: Summary, why: str) -> str:
 def _close(summary: Summary) -> None:
     """Record the end; results do not depend on it."""
     try:
-        if not dj.conn().is_connected:
+        if not is_alive(dj.conn()):
             dj.conn().connect()
         ledger.closed(summary)
     except Exception as error:

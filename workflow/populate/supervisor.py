@@ -430,10 +430,11 @@ class Supervisor:
         self._clerk.ask(lambda desk: desk.refresh(dead) if news else desk.look(dead), searched)
 
     def _counted(self, census: Census) -> None:
+        held = [*self._ahead, *(member.job for member in self._members.values() if member.job)]
+        in_hand = collections.Counter(job.table for job in held)
         for table, pending in zip(self._tables, census.pending, strict=True):
             table.pending = pending
-            in_hand = sum(job.table == table.queue.index for job in self._ahead)
-            self._tally.due(table.queue.label, pending + in_hand)
+            self._tally.due(table.queue.label, self._wanted(table) + in_hand[table.queue.index])
         self._holders = census.holders
 
     # ---- hiring

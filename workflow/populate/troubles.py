@@ -123,3 +123,8 @@ def rollback(connection: Any) -> None:
         connection._in_transaction = False
         if classify(error) is None:
             raise
+
+
+def is_alive(connection: Any) -> bool:
+    """Whether the server answers; DataJoint's own ``is_connected`` does not hear it when it does not."""
+    return not connection._is_closed and bool(connection.adapter.ping(connection._conn))
