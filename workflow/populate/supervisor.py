@@ -269,6 +269,8 @@ class Supervisor:
         self._bury(member, report)
 
     def _hear(self, member: _Member) -> None:
+        if member.talk.closed:  # buried a moment ago, in the same round of the loop
+            return
         try:
             message = member.talk.recv()
         except (EOFError, OSError):  # it is dead; the nursery will say how it died
