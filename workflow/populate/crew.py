@@ -175,7 +175,7 @@ def _leave(clerk: Clerk, captain: ledger.Hand, stopped: str, summary: Summary) -
     if stopped:
         clerk.ask(lambda desk: desk.release_all(), answers.append)
     verdict = f"stopped by {stopped}" if stopped else "ended"
-    clerk.ask(lambda desk: desk.retire([captain], verdict))
+    clerk.ask(lambda desk: desk.sign_off(captain, verdict))
     clerk.leave(FAREWELL)
     return answers[0] if answers else None
 
