@@ -80,6 +80,20 @@ def test_a_killed_nursery_ends_the_run(toy: Toy) -> None:
     all_squares(toy, 20)
 
 
+def test_two_runs_share_a_queue(toy: Toy) -> None:
+    """As on two machines: each key is computed by one of them, and both end well."""
+    toy.insert(range(60))
+    with (
+        toy.running(*SQUARES, "--processes", "2", TOY_SLEEP="0.1") as first,
+        toy.running(*SQUARES, "--processes", "2", TOY_SLEEP="0.1") as second,
+    ):
+        summaries = [json.loads(run.communicate()[0]) for run in (first, second)]
+    assert [summary["verdict"] for summary in summaries] == ["succeeded", "succeeded"]
+    assert Counter(toy.computations("Square")) == Counter(range(60))
+    assert sum(summary["tables"][0]["done"] for summary in summaries) == 60
+    all_squares(toy, 60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_finishes_what_it_has_in_hand(toy: Toy, number: signal.Signals) -> None:
     """Within the grace period keys end; the others are due again at once, and nothing is an error."""
@@ -169,10 +183,10 @@ clerk.Desk(queues, claim.Owner(2**50, '', 0, '', ''), 2).look(
             "answer = [(r['status'], r['error_message'][:10]) for r in Square.jobs.to_dicts()]"
         )
     assert messages == [
-        ["pending", "put back: "],
-        ["pending", "attempt 1:"],
-        ["pending", "attempt 2:"],
-        ["error", "attempt 3:"],
+        ("pending", "put back: "),
+        ("pending", "attempt 1:"),
+        ("pending", "attempt 2:"),
+        ("error", "attempt 3:"),
     ]
 
 

@@ -100,15 +100,10 @@ class Toy:
     def cut_connections(self) -> int:
         """Cut everybody's connections to the server but this one; how many."""
         server = self.server
+        whom = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
         cursor: Any
         if server.backend == "mysql":
-            link = pymysql.connect(
-                host=server.host,
-                port=server.port,
-                user=server.user,
-                password=server.password,
-                autocommit=True,
-            )
+            link = pymysql.connect(**whom, autocommit=True)
             cursor = link.cursor()
             cursor.execute(
                 "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()",
@@ -118,13 +113,7 @@ class Toy:
                 cursor.execute(f"KILL {number}")
             count = len(found)
         else:
-            link = psycopg2.connect(
-                host=server.host,
-                port=server.port,
-                user=server.user,
-                password=server.password,
-                dbname=server.name,
-            )
+            link = psycopg2.connect(**whom, dbname=server.name)
             cursor = link.cursor()
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

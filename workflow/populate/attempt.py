@@ -18,6 +18,7 @@ from typing import Any
 
 from datajoint import provenance
 
+from workflow.pipeline.connection import keep_alive
 from workflow.populate import dialect
 from workflow.populate.claim import Job, Queue
 from workflow.populate.digest import digest
@@ -117,10 +118,11 @@ class Attempt:
     def _ended(self, outcome: str, started: str, reason: str = "", stack: str = "") -> Outcome:
         seconds = round(time.monotonic() - self._began, 3)
         if outcome == "failed":
-            steadily(
+            recorded = steadily(
                 self._connection,
                 lambda: self._queue.fail(self._job, self._crew, os.getpid(), reason, stack),
             )
+            outcome = "failed" if recorded else "gone"
         elif outcome == "done":
             reason = steadily(self._connection, lambda: self._queue.skip_reason(self._job))
             outcome = "skipped" if reason else "done"
@@ -235,6 +237,7 @@ def reopen(connection: Any) -> None:
     """Connect again, as it was."""
     connection._in_transaction = False
     connection.connect()
+    keep_alive(connection)
     if getattr(connection, "for_queues", False):
         dialect.prepare_session(connection)
 

@@ -147,7 +147,7 @@ def _supervise(
     def hands() -> list[ledger.Hand]:
         return [captain, *(supervisor.hands() if supervisor else [])]
 
-    heart = Heart(another_connection, owner.crew, terms.heartbeat, hands)
+    heart = Heart(another_connection, owner.crew, terms.heartbeat, terms.patience, hands)
     orders = Orders(processes, threads, terms.max_calls, terms.grace, terms.deadline)
     supervisor = Supervisor(
         queues, orders, clerk, nursery, heart, tally, functools.partial(recruiter.recruit, clerk.ask)
