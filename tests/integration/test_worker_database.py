@@ -45,6 +45,31 @@ def test_a_cut_connection_only_repeats_a_simple_make(toy: Toy) -> None:
     assert not any(state["jobs"].values())
 
 
+def test_deadlocks_are_tried_again(toy: Toy) -> None:
+    """The server ends one of two transactions that wait for each other; its key is done all the same."""
+    toy.insert(range(4))
+    toy.execute("Account.insert({'account': n, 'amount': 0} for n in (1, 2))")
+    summary = toy.run("--tables", "Transfer", "--processes", "4")
+    assert summary["tables"][0]["done"] == 4
+    assert len(toy.computations("Transfer")) > 4
+
+
+def test_a_row_that_the_server_does_not_take_is_said_to_be_too_large(
+    mysql_server: Server, schemas: Callable[[Server], str], tmp_path: Path
+) -> None:
+    """MySQL cuts the connection; that is not taken for trouble that would pass."""
+    toy = Toy(mysql_server, schemas(mysql_server), tmp_path)
+    toy.insert(range(1, 2))
+    toy.insert(range(70, 71))
+    summary = toy.run("--tables", "Large", "--processes", "1", code=1)
+    outcomes = {key["key"]["number"]: (key["outcome"], key["reason"]) for key in summary["keys"]}
+    assert outcomes[1] == ("done", "")
+    assert outcomes[70][0] == "failed"
+    assert "with 70 MiB of data is too large" in outcomes[70][1]
+    assert "max_allowed_packet is 64 MiB" in outcomes[70][1]
+    assert toy.computations("Large") == [1, 70]
+
+
 def test_a_restart_of_the_server_is_waited_for(database_directory: Path, tmp_path: Path) -> None:
     assert embedded_database("start", database_directory).returncode == 0
     toy = Toy(embedded_server(database_directory), "toy_", tmp_path)
