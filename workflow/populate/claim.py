@@ -210,9 +210,10 @@ class Queue:
 
         Pending keys that are scheduled for later are not counted.
         """
+        status = dialect.as_text(self.connection, "j.status")
         return (
-            f"SELECT {self.index} AS i, j.status, CASE WHEN j.status = 'reserved' AND j.connection_id > "
-            f"{FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
+            f"SELECT {self.index} AS i, {status}, CASE WHEN j.status = 'reserved' "
+            f"AND j.connection_id > {FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
             f"FROM {self._jobs} AS j "
             f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
             f"{self._matching('j')} GROUP BY j.status, holder",
