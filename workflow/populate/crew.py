@@ -158,7 +158,7 @@ def _supervise(
         left = [0] * len(queues) if finished else None
         census_left = _leave(clerk, captain, stopped, summary)
         heart.stop()
-        tally.settle(census_left.pending if census_left else left)
+        tally.settle(census_left.pending if census_left else left, terms.max_calls)
     return stopped
 
 
