@@ -1,17 +1,20 @@
-"""run_workflow: plan, run, status, sample and report."""
+"""run_workflow: plan, run, status, errors, retry, ignore, sample and report."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workflow import __version__
 from workflow.exit_codes import EXIT_REFUSED
 from workflow.settings import SettingsError, load
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EPILOG = """\
 exit codes:
   0  everything that was due is done
@@ -29,6 +32,10 @@ settings (environment, or files in /run/secrets/datajoint named as in brackets):
   WORKFLOW_SCHEMA_LAB, _EXP2, _IMG, _STIMANAL   the lab's schemas
   WORKFLOW_UPSTREAM         read (default), or declare: a sandbox, whose upstream tables are ours
   WORKFLOW_SECRETS          another directory of secret files
+  WORKFLOW_MODULES          serve the tables of these Python modules instead of ours (comma between them)
+  WORKFLOW_GRACE            s, that keys in hand have when a run is stopped (30)
+  WORKFLOW_PATIENCE         s, to wait for a database that goes away during a run (300)
+  WORKFLOW_HEARTBEAT        s, between signs of life (5)
 
 examples:
   run_workflow plan
@@ -71,11 +78,48 @@ def make_parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="compute everything that is due", allow_abbrev=False)
     _add_selection(run)
     run.add_argument("--max-calls", type=_positive, metavar="N", help="at most N keys of each table")
+    run.add_argument(
+        "--processes", type=_positive, metavar="N", help="workers; default: what the cores allow"
+    )
+    run.add_argument(
+        "--deadline",
+        type=_deadline,
+        metavar="WHEN",
+        help="stop then: 90m, 2h, 1d from now, or 2026-11-22T18:00 (UTC unless it says another zone)",
+    )
+    run.add_argument("--dry-run", action="store_true", help="show what is due and change nothing")
+    run.add_argument(
+        "--retries", type=_count, default=2, metavar="N", help="more tries where a worker died (2)"
+    )
     run.add_argument("--output", type=Path, metavar="DIR", help="write summary.json and report.html there")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
 
     status = verbs.add_parser("status", help="show every table and the latest rounds", allow_abbrev=False)
     status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_positive,
+        const=2,
+        metavar="SECONDS",
+        help="again and again, every 2 s unless you say otherwise",
+    )
+
+    errors = verbs.add_parser("errors", help="list failed keys by cause", allow_abbrev=False)
+    _add_selection(errors)
+    errors.add_argument("--traceback", action="store_true", help="with the last traceback of each cause")
+    errors.add_argument("--all", action="store_true", help="every key, not only the last few of each cause")
+    errors.add_argument("--ignored", action="store_true", help="parked keys too")
+    errors.add_argument("--json", action="store_true", help="print JSON")
+
+    retry = verbs.add_parser("retry", help="put failed keys back into the queue", allow_abbrev=False)
+    _add_selection(retry)
+    retry.add_argument("--ignored", action="store_true", help="parked keys too")
+    retry.add_argument("--json", action="store_true", help="print JSON")
+
+    ignore = verbs.add_parser("ignore", help="park failed keys: leave them undone", allow_abbrev=False)
+    _add_selection(ignore)
+    ignore.add_argument("--json", action="store_true", help="print JSON")
 
     sample = verbs.add_parser("sample", help="load synthetic or suite2p recordings", allow_abbrev=False)
     _add_sample(sample)
@@ -136,4 +180,30 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _deadline(text: str) -> float:
+    """Seconds from now."""
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip()):
+        return float(found[1]) * _UNITS[found[2]]
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a time from now (90m, 2h) nor a date and time (2026-11-22T18:00)"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is in the past: it is {datetime.now(UTC):%Y-%m-%dT%H:%M} UTC"
+        )
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)

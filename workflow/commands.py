@@ -6,25 +6,30 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datajoint as dj
 
+from workflow import queue_commands
 from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
 from workflow.pipeline.connection import connect
+from workflow.pipeline.discovery import ModuleError
+from workflow.pipeline.served import load_modules
 from workflow.populate import ledger, rounds
+from workflow.populate.crew import Terms
 from workflow.populate.plan import RequestError, computed_tables, parse_restriction, plan, select
 from workflow.populate.progress import Progress
+from workflow.printing import print_json, print_table
 from workflow.sample.errors import SampleError
 from workflow.settings import Settings
 
 _PLAN_COLUMNS = ("label", "due", "done", "failed")
 _RUN_COLUMNS = ("table", "due", "done", "failed", "skipped", "seconds")
-_ROUND_COLUMNS = ("round", "machine", "verdict", "n_due", "n_done", "n_failed", "n_skipped")
 
 
 def execute(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -38,7 +43,10 @@ def execute(arguments: argparse.Namespace, settings: Settings) -> int:
     verbs: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
         "plan": _plan,
         "run": _run,
-        "status": _status,
+        "status": lambda given, of: queue_commands.show_status(given, lambda: _open(of), of),
+        "errors": lambda given, of: queue_commands.show_errors(given, lambda: _open(of)),
+        "retry": lambda given, of: queue_commands.retry(given, lambda: _open(of)),
+        "ignore": lambda given, of: queue_commands.ignore(given, lambda: _open(of)),
         "sample": _sample,
         "report": _report,
     }
@@ -59,10 +67,20 @@ def _refuse(error: Exception | str, code: int) -> int:
 
 def _open(settings: Settings) -> dict[str, Any]:
     """Connect, bind the table classes, find those that are served, and tell them what code is running."""
-    connect(settings.database)
-    schemas.activate(settings)
-    ledger.schema.activate(f"{settings.prefix}ledger")
-    tables = computed_tables(schemas.served())
+    connection = connect(settings.database)
+    if settings.modules:
+        with schemas.alone(connection):
+            served = load_modules(settings.modules, settings.prefix)
+    else:
+        schemas.activate(settings)
+        served = schemas.served()
+    tables = computed_tables(served)
+    if not tables:
+        raise ModuleError("WORKFLOW_MODULES: there is no Computed or Imported table in these modules")
+    with schemas.alone(connection):
+        ledger.schema.activate(f"{settings.prefix}ledger")
+        for table in tables.values():
+            _ = table.jobs  # declared where it is missing
     for table in tables.values():
         type(table).code_commit = settings.commit
     return tables
@@ -72,25 +90,41 @@ def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
     tables = select(_open(settings), arguments.tables)
     entries = [asdict(entry) for entry in plan(tables, parse_restriction(arguments.where, tables))]
     if arguments.json:
-        _print_json(entries)
+        print_json(entries)
     else:
-        _print_table(entries, _PLAN_COLUMNS)
+        print_table(entries, _PLAN_COLUMNS)
     return EXIT_DONE
 
 
+def _terms(arguments: argparse.Namespace, settings: Settings) -> Terms:
+    return Terms(
+        processes=arguments.processes,
+        max_calls=arguments.max_calls,
+        deadline=None if arguments.deadline is None else time.monotonic() + arguments.deadline,
+        retries=arguments.retries,
+        grace=settings.grace,
+        heartbeat=settings.heartbeat,
+        patience=settings.patience,
+        image=settings.image,
+    )
+
+
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.dry_run:
+        return _plan(arguments, settings)
     if arguments.output:
         _require_writable(arguments.output)
     summary = rounds.begin(settings)
-    rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, arguments.max_calls)
+    terms = _terms(arguments, settings)
+    rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, terms)
     if arguments.output:
         from workflow.report import write_report
 
         rounds.write(summary, arguments.output, write_report)
     if arguments.json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict())
     else:
-        _print_table([asdict(table) for table in summary.tables], _RUN_COLUMNS)
+        print_table([asdict(table) for table in summary.tables], _RUN_COLUMNS)
         print(f"{summary.verdict}: {summary.message}", file=sys.stderr if summary.exit_code else sys.stdout)
     return summary.exit_code
 
@@ -105,17 +139,6 @@ def _require_writable(output: Path) -> None:
         raise RequestError(
             f"--output {output}: cannot be written ({error.strerror}): name another directory"
         ) from None
-
-
-def _status(arguments: argparse.Namespace, settings: Settings) -> int:
-    entries = [asdict(entry) for entry in plan(_open(settings), [])]
-    rounds = ledger.Round.to_dicts(order_by="started DESC", limit=5)
-    if arguments.json:
-        _print_json({"tables": entries, "rounds": rounds})
-    else:
-        _print_table(entries, _PLAN_COLUMNS)
-        _print_table(rounds, _ROUND_COLUMNS)
-    return EXIT_DONE
 
 
 def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -142,7 +165,7 @@ def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
             progress=progress,
         )
     if arguments.json:
-        _print_json(loaded.as_dict())
+        print_json(loaded.as_dict())
     else:
         print(loaded.message)
     return EXIT_DONE
@@ -165,21 +188,3 @@ def _report(arguments: argparse.Namespace, settings: Settings) -> int:
         return _refuse(ValueError(f"--summary {arguments.summary}: {error}"), EXIT_REFUSED)
     print(arguments.output)
     return EXIT_DONE
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print aligned columns: the first to the left, the others to the right."""
-    lines = [[column.removeprefix("n_") for column in columns]]
-    lines += [[str(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    for line in lines:
-        cells = [
-            line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        ]
-        print("  ".join(cells).rstrip())
-    print()

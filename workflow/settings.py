@@ -72,6 +72,11 @@ class Settings:
     commit: str
     round: str
     user: str
+    modules: tuple[str, ...] = ()
+    image: str = ""
+    grace: float = 30.0
+    heartbeat: float = 5.0
+    patience: float = 300.0
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -109,7 +114,36 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         commit=commit,
         round=source.get("WORKFLOW_ROUND", ""),
         user=source.get("WORKFLOW_USER", "") or _login(),
+        modules=_modules(source.get("WORKFLOW_MODULES", "")),
+        image=source.get("WORKFLOW_IMAGE", ""),
+        grace=_seconds(source, "WORKFLOW_GRACE", 30.0, 0.0),
+        heartbeat=_seconds(source, "WORKFLOW_HEARTBEAT", 5.0, 0.1),
+        patience=_seconds(source, "WORKFLOW_PATIENCE", 300.0, 0.0),
     )
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise SettingsError(
+                f"WORKFLOW_MODULES: {name!r} is not the name of a Python module: give names such as "
+                "'lab.sorting', with commas between them"
+            )
+    return names
+
+
+def _seconds(source: _Source, variable: str, default: float, least: float) -> float:
+    text = source.get(variable, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value < float("inf"):
+        raise SettingsError(f"{variable} is {text!r}: it must be a number of seconds from {least:g}")
+    return value
 
 
 def _login() -> str:

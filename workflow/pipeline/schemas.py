@@ -68,12 +68,12 @@ def activate(settings: Settings) -> None:
     """
     store_floats_uncompressed()
     served()  # before anything is declared
-    with _alone(dj.conn()):
+    with alone(dj.conn()):
         _activate(settings)
 
 
 @contextmanager
-def _alone(connection: dj.Connection) -> Iterator[None]:
+def alone(connection: dj.Connection) -> Iterator[None]:
     """Let one process at a time declare tables: two that do it at once trip over each other."""
     take, give = _LOCK[connection.adapter.backend]
     if connection.query(take).fetchone()[0] == 0:  # MySQL gave up waiting; PostgreSQL waits

@@ -11,8 +11,6 @@ from typing import Any
 
 import datajoint as dj
 
-from workflow.populate import jobs
-
 
 class RequestError(ValueError):
     """The request makes no sense; the message is one line."""
@@ -27,7 +25,7 @@ class Entry:
     label : str
         ``module.Class``.
     due : int
-        Keys that can be computed and have no row yet.
+        Keys that can be computed and have no row yet; without those that somebody has parked.
     done : int
         Keys that have a row.
     failed : int
@@ -171,5 +169,16 @@ def plan(tables: Mapping[str, Any], where: list[Any]) -> list[Entry]:
 
 def _count(label: str, table: Any, where: list[Any]) -> Entry:
     remaining, total = table.progress(*where)
-    failed = len(jobs.failed(table, where))
-    return Entry(label, due=remaining, done=total - remaining, failed=failed)
+    failed = len(_matching(table.jobs.errors, table, where))
+    parked = len(_matching(table.jobs.ignored, table, where))
+    return Entry(label, due=max(0, remaining - parked), done=total - remaining, failed=failed)
+
+
+def _matching(query: Any, table: Any, where: list[Any]) -> Any:
+    """Restrict a query on the jobs table by a condition on the table's keys.
+
+    The jobs table has no lineage of its own, hence the natural match.
+    """
+    if not where:
+        return query
+    return query.restrict((table.key_source & where[0]).proj(), semantic_check=False)

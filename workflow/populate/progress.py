@@ -10,11 +10,22 @@ from tqdm import tqdm
 
 from workflow.populate.summary import KeyOutcome
 
+tqdm.monitor_interval = 0  # it would start a thread, and this process forks
+
 LINE_INTERVAL = 10.0  # s, between plain lines while all goes well
+MOST_FAILURES = 50  # of a table that are told one by one
+
+
+class _Table:
+    """How far one table is."""
+
+    def __init__(self) -> None:
+        self.total = self.count = self.failed = 0
+        self.began = time.monotonic()
 
 
 class Progress:
-    """Progress over one table after another.
+    """Progress over several tables at once.
 
     Parameters
     ----------
@@ -25,52 +36,78 @@ class Progress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._bar: tqdm | None = None
-        self._label, self._total, self._count, self._failed = "", 0, 0, 0
-        self._began = self._last_line = 0.0
+        self._tables: dict[str, _Table] = {}
+        self._changed: set[str] = set()
+        self._last_line = time.monotonic()
 
     def begin(self, label: str, total: int) -> None:
-        """Start a table with ``total`` keys due."""
-        self._label, self._total, self._count, self._failed = label, total, 0, 0
-        self._began = self._last_line = time.monotonic()
+        """So many keys of a table are done or due."""
+        known = label in self._tables
+        table = self._tables.setdefault(label, _Table())
+        if known and total == table.total:
+            return
+        grown, table.total = total > table.total, total
         if self._stream.isatty():
-            self._bar = tqdm(total=total, desc=label, file=self._stream, unit="key")
-        else:
-            self._say(f"{label}: {total} due" if total else f"{label}: nothing due")
+            if self._bar is None:
+                self._bar = tqdm(total=0, file=self._stream, unit="key")
+            self._bar.total = sum(each.total for each in self._tables.values())
+            self._bar.refresh()
+        elif grown and total > table.count:
+            more = f" ({total - table.count} left)" if table.count else ""
+            self.say(f"{label}: {total} due{more}")
+        elif not known:
+            self.say(f"{label}: nothing due")
 
     def advance(self, outcome: KeyOutcome) -> None:
         """One key is finished."""
-        self._count += 1
+        table = self._tables.setdefault(outcome.table, _Table())
+        table.count += 1
         if outcome.outcome == "failed":
-            self._failed += 1
-            self._say(f"{self._label}: failed {outcome.key}: {outcome.reason}")
+            table.failed += 1
+            if table.failed <= MOST_FAILURES:
+                self.say(f"{outcome.table}: failed {outcome.key}: {outcome.reason}")
+            if table.failed == MOST_FAILURES:
+                self.say(
+                    f"{outcome.table}: further failures are only counted; 'run_workflow errors' lists them"
+                )
         if self._bar is not None:
+            self._bar.set_description_str(outcome.table, refresh=False)
             self._bar.update()
-        elif self._count == self._total or time.monotonic() - self._last_line >= LINE_INTERVAL:
-            self._last_line = time.monotonic()
-            self._say(
-                f"{self._label}: {self._count} of {self._total}, {self._failed} failed{self._time_left()}"
-            )
+            return
+        self._changed.add(outcome.table)
+        if table.count == table.total:
+            self._line(outcome.table)
+
+    def tick(self) -> None:
+        """Say where the work is, if it is time."""
+        if self._changed and time.monotonic() - self._last_line >= LINE_INTERVAL:
+            for label in sorted(self._changed):
+                self._line(label)
 
     def end(self) -> None:
-        """The table is finished."""
+        """The work has ended."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def note(self, done: int, total: int, what: str) -> None:
         """Plain progress of something that is not a table."""
-        self._say(f"{what}: {done} of {total}")
+        self.say(f"{what}: {done} of {total}")
 
-    def _time_left(self) -> str:
-        remaining = self._total - self._count
-        if not remaining:
-            return ""
-        seconds = (time.monotonic() - self._began) / self._count * remaining
-        return f", about {seconds:.0f} s left"
-
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Write a line."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
             self._stream.write(f"{time.strftime('%H:%M:%S')} {line}\n")
             self._stream.flush()
+
+    def _line(self, label: str) -> None:
+        table = self._tables[label]
+        self._last_line = time.monotonic()
+        self._changed.discard(label)
+        remaining = table.total - table.count
+        left = ""
+        if remaining > 0:
+            left = f", about {(time.monotonic() - table.began) / table.count * remaining:.0f} s left"
+        self.say(f"{label}: {table.count} of {table.total}, {table.failed} failed{left}")

@@ -23,13 +23,18 @@ from workflow.exit_codes import (
 from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachableError
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
-from workflow.populate import ledger, worker
+from workflow.populate import crew, ledger
+from workflow.populate.claim import TableError
+from workflow.populate.crew import Terms
 from workflow.populate.plan import RequestError, parse_restriction, select
 from workflow.populate.progress import Progress
+from workflow.populate.stopping import Stopped, stoppable
 from workflow.populate.summary import Summary, now
+from workflow.populate.supervisor import CrewError
+from workflow.populate.troubles import classify, is_alive
 from workflow.settings import Settings
 
-REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, ModuleError)
+REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
 UNREACHABLE = (DatabaseUnreachableError, dj.errors.LostConnectionError)
 
 
@@ -57,7 +62,7 @@ def carry_out(
     open_tables: Callable[[], Mapping[str, Any]],
     names: list[str],
     where: str,
-    max_calls: int | None = None,
+    terms: Terms,
 ) -> None:
     """Compute what is due and fill in the summary, its verdict and its exit code.
 
@@ -69,37 +74,53 @@ def carry_out(
         Connects and returns the served tables by label.
     names, where
         What to compute, as an operator gives it.
-    max_calls : int, optional
-        At most so many keys per table.
+    terms : Terms
+        How.
     """
     is_open = False
     try:
-        with worker.stoppable():
+        with stoppable():
             everything = open_tables()
             tables = select(everything, names)
             restriction = parse_restriction(where, tables)
             ledger.opened(summary)
             is_open = True
-            worker.populate(tables, restriction, summary, Progress(sys.stderr), max_calls)
-        _end(summary, EXIT_FAILED if summary.total("failed") else EXIT_DONE, _outcome(summary))
+            stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
+        if stopped:
+            _end(summary, EXIT_STOPPED, _stopped(summary, stopped))
+        else:
+            _end(summary, EXIT_FAILED if summary.total("failed") else EXIT_DONE, _outcome(summary))
+    except Stopped as stop:
+        _end(summary, EXIT_STOPPED, _stopped(summary, str(stop)))
     except REFUSALS as error:
         _end(summary, EXIT_REFUSED, str(error))
-    except UNREACHABLE as error:
-        _end(summary, EXIT_UNREACHABLE, f"the connection to the database was lost: {error}")
-    except worker.Stopped as stop:
-        left = summary.total("due") - len(summary.keys)
-        _end(summary, EXIT_STOPPED, f"stopped by {stop} before the end: {left} key(s) in hand are due again")
-    except dj.DataJointError as error:
-        _end(summary, EXIT_REFUSED, f"the database refuses: {error}: check the rights of the database user")
+    except CrewError as error:
+        _end(summary, EXIT_STOPPED, f"{error}: what is not done is due again")
+    except Exception as error:
+        trouble = classify(error)
+        if trouble is None and not isinstance(error, dj.DataJointError):
+            raise
+        if trouble is not None:
+            _end(summary, EXIT_UNREACHABLE, f"{trouble.value}: {error}")
+        else:
+            text = f"the database refuses: {error}: check the rights of the database user"
+            _end(summary, EXIT_REFUSED, text)
     if is_open:
         _close(summary)
+
+
+def _stopped(summary: Summary, why: str) -> str:
+    finished = sum(summary.total(count) for count in ("done", "failed", "skipped"))
+    return f"stopped by {why} before the end: {summary.total('due') - finished} key(s) are due again"
 
 
 def _close(summary: Summary) -> None:
     """Record the end; results do not depend on it."""
     try:
+        if not is_alive(dj.conn()):
+            dj.conn().connect()
         ledger.closed(summary)
-    except dj.DataJointError as error:
+    except Exception as error:
         print(f"run_workflow: the ledger could not be written: {error}", file=sys.stderr)
 
 

@@ -1,0 +1,173 @@
+"""The worker on a pipeline that is not ours, when all goes well and when computations misbehave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from databases import Server
+from lab import counts, one_line
+from toy import COMMIT, Toy
+
+pytest_plugins = ("databases",)
+
+
+@pytest.fixture(params=["postgresql_server", "mysql_server"])
+def toy(request: pytest.FixtureRequest, schemas: Callable[[Server], str], tmp_path: Path) -> Toy:
+    server = request.getfixturevalue(request.param)
+    return Toy(server, schemas(server), tmp_path)
+
+
+def test_one_run_carries_new_numbers_through_all_tables(toy: Toy) -> None:
+    """Tables are computed in their order, each key once; rows and the ledger say who did it."""
+    toy.insert(range(40))
+    summary = toy.run("--tables", "Square", "--tables", "Root", "--processes", "3")
+    assert counts(summary) == {"toy_pipeline.Square": (40, 40, 0, 0), "toy_pipeline.Root": (40, 40, 0, 0)}
+    assert {key["worker"] for key in summary["keys"]} <= {1, 2, 3}
+    assert {key["attempts"] for key in summary["keys"]} == {1}
+    state = toy.state()
+    assert (state["squares"], state["roots"], state["wrong"], state["digits"]) == (40, 40, [], 0)
+    assert not any(state["jobs"].values())
+    assert state["alive"] == 0
+    assert sorted(toy.computations("Square")) == sorted(toy.computations("Root")) == list(range(40))
+
+    made = toy.execute("""
+connection = ledger.schema.connection
+rows = []
+for table in (Square, Root):
+    rows += connection.query(
+        f'SELECT _job_version, _job_duration, _job_start_time FROM {table.full_table_name}').fetchall()
+workers = {row['worker']: row for row in ledger.Worker.to_dicts()}
+answer = [(v.split()[0], workers[int(v.split()[1], 16)]['number'], d >= 0, t is not None) for v, d, t in rows]
+""")
+    assert len(made) == 80
+    assert {(commit, known, timed) for commit, _, known, timed in made} == {(COMMIT, True, True)}
+    assert {number for _, number, _, _ in made} == {key["worker"] for key in summary["keys"]}
+    rows = toy.execute("answer = ledger.Worker.to_dicts(order_by='number')")
+    assert sum(row["n_done"] for row in rows if row["number"]) == rows[0]["n_done"] == 80
+    assert all(row["peak_memory"] > 0 for row in rows if row["n_done"] and row["number"])
+
+    again = toy.run("--tables", "Square", "--tables", "Root")
+    assert again["message"] == "nothing was due"
+
+
+def test_every_way_to_misbehave_is_told_and_the_rest_is_done(toy: Toy) -> None:
+    """A make that raises, exits, dies, prints, forks or stores nothing; then errors, ignore and retry."""
+    toy.insert(range(10))
+    summary = toy.run("--tables", "Trouble", "--processes", "2", code=1)
+    reasons = {key["key"]["number"]: key["reason"] for key in summary["keys"]}
+    attempts = {key["key"]["number"]: key["attempts"] for key in summary["keys"]}
+    assert [number for number, reason in sorted(reasons.items()) if not reason] == [0, 7, 8]
+    assert reasons[1] == "ValueError: this number is wrong"
+    assert reasons[2] == "SystemExit: the computation called exit(3)"
+    assert "attempt 3: the worker ended with exit code 7" in reasons[3]
+    assert "attempt 3: the worker was killed (SIGKILL)" in reasons[4]
+    assert "attempt 3: the worker crashed (SIGSEGV)" in reasons[5]
+    assert "make() ended without inserting a row" in reasons[6]
+    assert reasons[9].startswith("KeyboardInterrupt")
+    assert [attempts[number] for number in range(10)] == [1, 1, 1, 3, 3, 3, 1, 1, 1, 1]
+    assert toy.state()["jobs"]["toy_pipeline.Trouble"] == {"error": 7}
+
+    listed = json.loads(toy.workflow("errors", "--json", "--traceback").stdout)
+    found = {failure["key"]["number"]: failure for failure in listed}
+    assert {number: failure["message"] for number, failure in found.items()} == {
+        number: reason for number, reason in reasons.items() if reason
+    }
+    assert "misbehave" in found[1]["traceback"]
+    assert "string_at" in found[5]["traceback"]
+    assert {failure["commit"] for failure in listed} == {COMMIT}
+    assert all(failure["worker"] for failure in listed)
+    text = toy.workflow("errors").stdout
+    assert "toy_pipeline.Trouble: 1 key: ValueError: this number is wrong" in text
+
+    parked = toy.workflow("ignore", "--where", "number = 1")
+    assert "toy_pipeline.Trouble: 1 parked" in parked.stdout
+    mended = toy.run("--tables", "Trouble", TOY_MENDED="yes")
+    assert counts(mended) == {"toy_pipeline.Trouble": (6, 6, 0, 0)}
+    assert toy.state()["jobs"]["toy_pipeline.Trouble"] == {"ignore": 1}
+    assert json.loads(toy.workflow("plan", "--tables", "Trouble", "--json").stdout)[0]["due"] == 0
+    assert "1 put back" in toy.workflow("retry", "--ignored").stdout
+    assert counts(toy.run("--tables", "Trouble", TOY_MENDED="yes")) == {"toy_pipeline.Trouble": (1, 1, 0, 0)}
+    assert toy.workflow("errors", "--ignored").stdout == "no key has failed\n"
+
+
+def test_a_run_can_be_limited(toy: Toy) -> None:
+    toy.insert(range(30))
+    where = ["--tables", "Square", "--where", "number >= 10"]
+    planned = json.loads(toy.workflow("run", "--dry-run", "--json", *where).stdout)
+    assert [(entry["due"], entry["done"]) for entry in planned] == [(20, 0)]
+    assert toy.state()["squares"] == 0
+    few = toy.run(*where, "--max-calls", "7", "--processes", "3")
+    assert counts(few) == {"toy_pipeline.Square": (7, 7, 0, 0)}
+    assert counts(toy.run(*where, "--processes", "2")) == {"toy_pipeline.Square": (13, 13, 0, 0)}
+    assert min(toy.computations("Square")) == 10
+    urgent = toy.execute("""
+Square.jobs.refresh()
+for number in (5, 3):
+    Square.jobs.update1({'number': number, 'priority': 1})
+Square.jobs.update1({'number': 7, 'scheduled_time': '2099-01-01 00:00:00'})
+""")
+    assert urgent is None
+    assert counts(toy.run("--tables", "Square", "--processes", "1")) == {"toy_pipeline.Square": (9, 9, 0, 0)}
+    order = toy.computations("Square")[20:]
+    assert sorted(order[:2]) == [3, 5]
+    assert 7 not in order
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--processes", "0"], "'0' is not a whole number above 0"),
+        (["--retries", "-1"], "'-1' is not a whole number from 0"),
+        (["--deadline", "soon"], "neither a time from now"),
+        (["--deadline", "2020-01-01T00:00"], "is in the past"),
+    ],
+)
+def test_bad_options_are_refused(
+    postgresql_server: Server, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    result = Toy(postgresql_server, "unused_", tmp_path).workflow("run", *arguments)
+    assert result.returncode == 2
+    assert words in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"WORKFLOW_MODULES": "no_such_pipeline"}, "WORKFLOW_MODULES: the module no_such_pipeline cannot be"),
+        ({"WORKFLOW_MODULES": "json"}, "has a 'schema = dj.Schema"),
+        ({"WORKFLOW_MODULES": "a-b"}, "'a-b' is not the name of a Python module"),
+        ({"WORKFLOW_HEARTBEAT": "often"}, "WORKFLOW_HEARTBEAT is 'often'"),
+    ],
+)
+def test_bad_settings_are_refused(
+    postgresql_server: Server,
+    schemas: Callable[[Server], str],
+    tmp_path: Path,
+    changes: dict[str, str],
+    words: str,
+) -> None:
+    result = Toy(postgresql_server, schemas(postgresql_server), tmp_path).workflow("run", **changes)
+    assert result.returncode == 2, result.stderr
+    assert words in one_line(result)
+
+
+def test_statements_per_key(mysql_server: Server, schemas: Callable[[Server], str], tmp_path: Path) -> None:
+    """The server counts them: they hardly grow with the number of workers."""
+    toy = Toy(mysql_server, schemas(mysql_server), tmp_path)
+    for processes, most, first in ((1, 8, 0), (64, 9, 400)):
+        toy.insert(range(first, first + 400))
+        toy.execute("tables['toy_pipeline.Square'].jobs")
+        before = toy.execute(_QUESTIONS)
+        summary = toy.run("--tables", "Square", "--processes", str(processes))
+        after = toy.execute(_QUESTIONS)
+        assert counts(summary) == {"toy_pipeline.Square": (400, 400, 0, 0)}
+        overhead = toy.execute(_QUESTIONS) - after  # of looking
+        assert (after - before - overhead) / 400 <= most
+
+
+_QUESTIONS = """
+answer = int(ledger.schema.connection.query("SHOW GLOBAL STATUS LIKE 'Questions'").fetchone()[1])
+"""

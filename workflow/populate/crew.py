@@ -1,0 +1,220 @@
+"""Bring a supervisor and its workers together for one run, and apart again."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datajoint as dj
+
+from workflow.pipeline.connection import another_connection
+from workflow.populate import dialect, ledger, machine
+from workflow.populate.attempt import reopen
+from workflow.populate.claim import FIRST_CREW, Owner, Queue
+from workflow.populate.clerk import Census, Clerk, Desk
+from workflow.populate.liveness import Heart, Watch
+from workflow.populate.nursery import Nursery
+from workflow.populate.progress import Progress
+from workflow.populate.summary import Summary
+from workflow.populate.supervisor import Orders, Supervisor
+from workflow.populate.tally import Tally
+from workflow.populate.worker import Contract, work
+
+FAREWELL = 10.0  # s, for the last statements
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a run is to be done.
+
+    Attributes
+    ----------
+    processes : int, optional
+        Workers; by default as many as there are cores and memory for.
+    max_calls : int, optional
+        At most so many keys of each table.
+    deadline : float, optional
+        When to stop, as ``time.monotonic()`` counts.
+    retries : int
+        More tries for a key whose worker died.
+    grace, heartbeat, patience : float
+        Seconds that a key in hand has when the run is stopped, between two heartbeats, and that a database
+        which went away is waited for.
+    image : str
+        What the container was made of.
+    """
+
+    processes: int | None = None
+    max_calls: int | None = None
+    deadline: float | None = None
+    retries: int = 2
+    grace: float = 30.0
+    heartbeat: float = 5.0
+    patience: float = 300.0
+    image: str = ""
+
+
+def populate(
+    tables: Mapping[str, Any], where: list[Any], summary: Summary, progress: Progress, terms: Terms
+) -> str:
+    """Compute what is due in every table, and what becomes due by that.
+
+    Parameters
+    ----------
+    tables : mapping of str to table
+        Label and table, parents before children; all on DataJoint's own connection.
+    where : list
+        Restriction of the keys, as `plan.parse_restriction` gives it.
+    summary : Summary
+        Filled in while the work goes on.
+    progress : Progress
+        Told of every key.
+    terms : Terms
+        How.
+
+    Returns
+    -------
+    str
+        What stopped it before the end; empty if nothing is due any more.
+    """
+    tally = Tally(summary, list(tables), progress)
+    if not tables:
+        return ""
+    connection = dj.conn()
+    dj.config["database.reconnect"] = False  # who has lost a connection must know of it
+    connection.for_queues = True
+    dialect.prepare_session(connection)
+    queues = [Queue(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
+    crew = _number()
+    owner = Owner(crew, summary.machine, os.getpid(), connection.get_user(), summary.commit)
+    census, others = _fill(queues, Desk(queues, owner, terms.retries), crew, terms.heartbeat)
+    for queue, pending in zip(queues, census.pending, strict=True):
+        tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))
+    if not any(census.pending) and not census.holders & others:
+        tally.settle([0] * len(queues))
+        return ""
+    for queue in queues:
+        _prepare(queue)
+    connection.close()
+    nursery = Nursery(functools.partial(work, queues))
+    try:
+        reopen(connection)
+        return _supervise(queues, owner, census, summary, tally, terms, nursery)
+    finally:
+        nursery.close()
+
+
+def _number() -> int:
+    """A number that no other process has, and no server gives to a connection."""
+    return FIRST_CREW + secrets.randbelow(2**62)
+
+
+def _fill(queues: Sequence[Queue], desk: Desk, crew: int, heartbeat: float) -> tuple[Census, frozenset[int]]:
+    """Put what is due into the queues; returns the census, and crews that are not known to live."""
+    others = Watch(queues[0].connection, crew, heartbeat).look()
+    return desk.fill(sorted(others.dead)), others.silent
+
+
+def _prepare(queue: Queue) -> None:
+    """Load what every worker would otherwise ask the server for."""
+    for table in (queue.table, *queue.table.parts(as_objects=True)):
+        _ = table.heading.attributes
+
+
+def _supervise(
+    queues: Sequence[Queue],
+    owner: Owner,
+    census: Census,
+    summary: Summary,
+    tally: Tally,
+    terms: Terms,
+    nursery: Nursery,
+) -> str:
+    processes, threads = staffing([queue.table for queue in queues], terms.processes)
+    recruiter = _Recruiter(summary, owner.crew, threads, terms.image)
+    ledger.hired([recruiter.row(owner.crew, 0, os.getpid())])
+    captain = ledger.Hand(owner.crew, os.getpid())
+    clerk = Clerk(queues, owner, terms.retries, terms.patience)
+    supervisor: Supervisor | None = None
+
+    def hands() -> list[ledger.Hand]:
+        return [captain, *(supervisor.hands() if supervisor else [])]
+
+    heart = Heart(another_connection, owner.crew, terms.heartbeat, terms.patience, hands)
+    orders = Orders(processes, threads, terms.max_calls, terms.grace, terms.deadline)
+    supervisor = Supervisor(
+        queues, orders, clerk, nursery, heart, tally, functools.partial(recruiter.recruit, clerk.ask)
+    )
+    heart.start()
+    stopped, finished = "an error", False
+    try:
+        stopped = supervisor.run(census)
+        finished = not stopped
+    finally:
+        left = [0] * len(queues) if finished else None
+        census_left = _leave(clerk, captain, stopped, summary)
+        heart.stop()
+        tally.settle(census_left.pending if census_left else left, terms.max_calls)
+    return stopped
+
+
+def _leave(clerk: Clerk, captain: ledger.Hand, stopped: str, summary: Summary) -> Census | None:
+    """Sign off, and give back what is still reserved; what is due then, if that was done."""
+    answers: list[Census] = []
+    captain.n_done, captain.n_failed, captain.n_skipped = (
+        summary.total(count) for count in ("done", "failed", "skipped")
+    )
+    clerk.hurry = True
+    if stopped:
+        clerk.ask(lambda desk: desk.release_all(), answers.append)
+    verdict = f"stopped by {stopped}" if stopped else "ended"
+    clerk.ask(lambda desk: desk.sign_off(captain, verdict))
+    clerk.leave(FAREWELL)
+    return answers[0] if answers else None
+
+
+def staffing(tables: Sequence[Any], wanted: int | None) -> tuple[int, int]:
+    """How many workers there are to be, and how many threads each has for linear algebra.
+
+    A table says by a class attribute ``worker_memory`` how many bytes one call of its ``make`` may take.
+    """
+    cores = machine.cores()
+    processes = wanted or cores
+    need = max((int(getattr(table, "worker_memory", 0)) for table in tables), default=0)
+    if wanted is None and need:
+        processes = max(1, min(processes, machine.free_memory() // need))
+    return processes, max(1, cores // processes)
+
+
+class _Recruiter:
+    """Papers for new workers."""
+
+    def __init__(self, summary: Summary, crew: int, threads: int, image: str) -> None:
+        self._summary, self._crew, self._threads, self._image = summary, crew, threads, image
+        self._place = machine.place()
+
+    def row(self, worker: int, number: int, pid: int) -> dict[str, Any]:
+        """A row of the ledger."""
+        return {
+            "worker": worker,
+            "round": self._summary.round,
+            "machine": self._summary.machine,
+            "crew": self._crew,
+            "number": number,
+            "pid": pid,
+            "place": self._place,
+            "pid_started": machine.started(pid),
+            "image": self._image,
+        }
+
+    def recruit(self, ask: Callable[..., None], number: int) -> tuple[ledger.Hand, Contract]:
+        """Number a new worker and enter it in the ledger."""
+        worker = _number()
+        row = self.row(worker, number, 0)
+        ask(lambda desk: desk.hired(row))
+        version = f"{self._summary.commit or 'unknown'} {worker:x}"
+        return ledger.Hand(worker), Contract(self._crew, version, self._threads)
