@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import processes
@@ -22,12 +23,23 @@ class BackendError(Exception):
     """The machine did not do what it was told; the message says what is the matter."""
 
 
+@dataclass(frozen=True)
+class Addresses:
+    """Where a machine can be reached: at a public address for this boot, at a private one for good."""
+
+    public: str
+    private: str
+
+
 class Backend(ABC):
     """What an emulated instance needs of a machine. `start` and `stop` may take their time."""
 
+    gateway = "127.0.0.1"
+    """Address at which the machines reach this computer."""
+
     @abstractmethod
-    def start(self, instance_id: str) -> str:
-        """Switch the machine on and return the address at which it can be reached; raise `BackendError`."""
+    def start(self, instance_id: str, elastic: str = "") -> Addresses:
+        """Switch the machine on; its public address is the Elastic IP, if there is one. Raise `BackendError`."""
 
     @abstractmethod
     def stop(self, instance_id: str) -> None:
@@ -39,6 +51,24 @@ class Backend(ABC):
     @abstractmethod
     def is_off(self, instance_id: str) -> bool:
         """Tell whether the machine has switched itself off. Asked several times a second while it runs."""
+
+    def destroy(self, instance_id: str) -> None:
+        """Remove a machine for good, with its disk; here there is none."""
+
+    def console(self, instance_id: str) -> str:
+        """Return what the machine wrote on its console since its start; here it has none."""
+        return ""
+
+    def take_address(self, allocation_id: str) -> str:
+        """Give an Elastic IP; raise `BackendError` where there are none."""
+        raise BackendError("machines on this computer itself have no addresses to choose from")
+
+    def release_address(self, allocation_id: str) -> None:
+        """Take an Elastic IP back."""
+
+    def move(self, instance_id: str, before: str, elastic: str) -> str:
+        """Change the public address of a machine that runs (to any, without Elastic IP); return it."""
+        return elastic or before
 
 
 class LocalhostBackend(Backend):
@@ -63,7 +93,7 @@ class LocalhostBackend(Backend):
         self.directory = directory
         self.grace = grace
 
-    def start(self, instance_id: str) -> str:
+    def start(self, instance_id: str, elastic: str = "") -> Addresses:
         """Forget the last run and announce the instance id."""
         folder = self._folder(instance_id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +101,7 @@ class LocalhostBackend(Backend):
             (folder / left_over).unlink(missing_ok=True)
         self._remember(folder, {"boot": processes.boot(), "started": processes.now(), "groups": {}})
         (folder / "instance-id").write_text(f"{instance_id}\n")
-        return self.address
+        return Addresses(self.address, self.address)
 
     def is_off(self, instance_id: str) -> bool:
         """Look for `poweroff`, and note the process groups listed by now, while their ids are fresh."""
