@@ -39,7 +39,7 @@ class Backend(ABC):
 
     @abstractmethod
     def start(self, instance_id: str, elastic: str = "") -> Addresses:
-        """Switch the machine on; its public address is the Elastic IP, if there is one. Raise `BackendError`."""
+        """Switch the machine on, with the Elastic IP as its address if there is one; raise `BackendError`."""
 
     @abstractmethod
     def stop(self, instance_id: str) -> None:
@@ -52,23 +52,25 @@ class Backend(ABC):
     def is_off(self, instance_id: str) -> bool:
         """Tell whether the machine has switched itself off. Asked several times a second while it runs."""
 
+    @abstractmethod
     def destroy(self, instance_id: str) -> None:
-        """Remove a machine for good, with its disk; here there is none."""
+        """Remove a machine for good, with its disk."""
 
+    @abstractmethod
     def console(self, instance_id: str) -> str:
-        """Return what the machine wrote on its console since its start; here it has none."""
-        return ""
+        """Return what the machine wrote on its console since its start."""
 
+    @abstractmethod
     def take_address(self, allocation_id: str) -> str:
         """Give an Elastic IP; raise `BackendError` where there are none."""
-        raise BackendError("machines on this computer itself have no addresses to choose from")
 
+    @abstractmethod
     def release_address(self, allocation_id: str) -> None:
         """Take an Elastic IP back."""
 
+    @abstractmethod
     def move(self, instance_id: str, before: str, elastic: str) -> str:
-        """Change the public address of a machine that runs (to any, without Elastic IP); return it."""
-        return elastic or before
+        """Change the public address of a machine that runs (to a new one, without Elastic IP); return it."""
 
 
 class LocalhostBackend(Backend):
@@ -123,6 +125,24 @@ class LocalhostBackend(Backend):
         if groups:
             raise BackendError(f"process groups {groups} of {instance_id} do not end")
         (folder / "instance-id").unlink(missing_ok=True)
+
+    def destroy(self, instance_id: str) -> None:
+        """Do nothing: the disk is this computer's."""
+
+    def console(self, instance_id: str) -> str:
+        """Return nothing: there is no console of its own."""
+        return ""
+
+    def take_address(self, allocation_id: str) -> str:
+        """Refuse: there is but one address."""
+        raise BackendError("machines that are this computer have no addresses to choose from")
+
+    def release_address(self, allocation_id: str) -> None:
+        """Do nothing: none was given."""
+
+    def move(self, instance_id: str, before: str, elastic: str) -> str:
+        """Leave everything as it is."""
+        return before
 
     def _groups(self, folder: Path) -> list[int]:
         """Return the living process groups of a machine: known ones that still exist, and new ones listed.

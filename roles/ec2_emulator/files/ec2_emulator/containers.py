@@ -24,7 +24,7 @@ REBOOTED = 129
 """Exit status of a container whose init asked for a reboot; a power-off's is 130."""
 
 CONSOLE_BYTES = 64 * 1024
-FULL = ["/var/lib/datajoint-round", "/var/lib/docker/tmp", "/tmp"]  # noqa: S108 -- on the machine
+FULL = ["/var/lib/datajoint-round", "/var/lib/docker/tmp"]
 """Directories of a machine that a full disk concerns, unless the fault names others."""
 
 
@@ -139,7 +139,7 @@ class ContainerBackend(Backend):
         self.network.give_back(allocation_id)
 
     def move(self, instance_id: str, before: str, elastic: str) -> str:
-        """Change the public address of a machine that runs; with no Elastic IP it gets a new one of its own."""
+        """Change the public address of a machine that runs: to the Elastic IP, or to a new one of its own."""
         with engine.errors(f"{instance_id} cannot be given another address"):
             container = self._find(instance_id)
             if container is None:

@@ -1,4 +1,4 @@
-"""The container engine: how to reach it, how machines run in it, and how all that was made there is removed."""
+"""The container engine: how it is reached, how machines run in it, and how all that was made is removed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def isolation_flags(info: dict[str, Any]) -> list[str]:
 
 
 def remove(directory: Path) -> list[str]:
-    """Remove every container, volume and network that the emulator of this folder made; return their names."""
+    """Remove every container, volume and network that this folder's emulator made; return their names."""
     client = connect()
     wanted = {"label": f"{DIRECTORY_LABEL}={directory}"}
     gone = []

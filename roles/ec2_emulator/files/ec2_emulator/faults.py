@@ -17,10 +17,10 @@ class Faults:
     Parameters
     ----------
     file : Path
-        A JSON list. `{"action", "access_key", "code", "message", "times"}`: the next `times` requests for that
-        action with that access key (either may be left out) are refused with that code.
-        `{"machine", "instance", "times", ...}`: that happens to that instance (any, if left out) at its next
-        `times` occasions. There need be no such file.
+        A JSON list; there need be no such file. `{"action", "access_key", "code", "message", "times"}`: the
+        next `times` requests for that action with that access key (either may be left out) are refused with
+        that code. `{"machine", "instance", "times", ...}`: that happens to that instance (any, if left out)
+        on its next `times` occasions.
     """
 
     def __init__(self, file: Path) -> None:

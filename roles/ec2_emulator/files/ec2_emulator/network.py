@@ -88,7 +88,7 @@ class Network:
         return next((one for one in self.client.networks.list(names=[name]) if one.name == name), None)
 
     def _create(self, name: str, labels: dict[str, str]) -> Any:
-        """Make it with a range that the engine finds free, but fixed, since only then may addresses be chosen."""
+        """Make it with a range that the engine finds free, but fixed: only then may addresses be chosen."""
         for _ in range(TRIES):
             trial = self.client.networks.create(name, labels=labels)
             trial.reload()
