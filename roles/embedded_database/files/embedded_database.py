@@ -103,9 +103,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         subparser = verbs.add_parser(verb, help=description, description=description)
         subparser.add_argument("--directory", type=Path, required=True, help="where the database lives")
         if verb == "start":
-            subparser.add_argument(
-                "--address", type=IPv4Address, help="listen there too, besides 127.0.0.1"
-            )
+            subparser.add_argument("--address", type=IPv4Address, help="listen there too, besides 127.0.0.1")
             subparser.add_argument("--clients", type=IPv4Network, help="network that may use that address")
         if verb == "exec":
             subparser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,7 +108,14 @@ def remove(options: argparse.Namespace) -> dict[str, Any]:
         raise session.SessionError(f"a round uses the machines of {directory}; wait until it has ended")
     from . import engine
 
-    return {"removed": engine.remove(directory)}
+    removed = engine.remove(directory)
+    for kept in ("machines", "network.json", "addresses.json"):
+        path = directory / kept
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return {"removed": removed}
 
 
 def _user(options: argparse.Namespace) -> int:

@@ -37,6 +37,9 @@ class Backend(ABC):
     gateway = "127.0.0.1"
     """Address at which the machines reach this computer."""
 
+    subnet = "127.0.0.0/8"
+    """Network that their own addresses are of."""
+
     @abstractmethod
     def start(self, instance_id: str, elastic: str = "") -> Addresses:
         """Switch the machine on, with the Elastic IP as its address if there is one; raise `BackendError`."""

@@ -66,7 +66,7 @@ class ContainerBackend(Backend):
         self.labels = {engine.DIRECTORY_LABEL: str(directory)}
         with engine.errors("the machines' network cannot be made"):
             self.network = Network(self.client, self.prefix, self.labels, directory / "network.json")
-        self.gateway = self.network.gateway
+        self.gateway, self.subnet = self.network.gateway, str(self.network.prefix)
         self.ends: dict[str, threading.Event] = {}
 
     def start(self, instance_id: str, elastic: str = "") -> Addresses:

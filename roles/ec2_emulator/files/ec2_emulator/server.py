@@ -58,7 +58,8 @@ def main() -> int:
         return 2
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = make_server("127.0.0.1", 0, NotFound(), threaded=True)
-    announced = {"backend": options.backend, "gateway": backend.gateway, "instances": declared}
+    place = {"gateway": backend.gateway, "network": backend.subnet}
+    announced = {"backend": options.backend, "instances": declared} | place
     session.announce(directory, f"http://127.0.0.1:{server.server_port}", announced)
     # Its import takes longer than all before it. Requests that come meanwhile wait in the socket's queue.
     from .addresses import ElasticAddresses

@@ -70,8 +70,8 @@ def start(
     Returns
     -------
     dict
-        `url` and `pid` of the server, `gateway` at which its machines reach this computer, and `started`:
-        whether it was started just now.
+        `url` and `pid` of the server, `gateway` at which its machines reach this computer, the `network` that
+        they are in, and `started`: whether it was started just now.
     """
     watched = processes.look(watch)
     if watched is None or watched.ended:
@@ -98,7 +98,7 @@ def start(
         except SessionError:
             watcher.unlink()
             raise
-    return {key: server[key] for key in ("url", "pid", "gateway")} | {"started": started}
+    return {key: server[key] for key in ("url", "pid", "gateway", "network")} | {"started": started}
 
 
 def release(directory: Path, watch: int) -> dict[str, Any]:
