@@ -20,8 +20,9 @@ from datajoint import provenance
 
 from workflow.pipeline.connection import keep_alive
 from workflow.populate import dialect
-from workflow.populate.claim import Job, Queue
+from workflow.populate.claim import Queue
 from workflow.populate.digest import digest
+from workflow.populate.jobs_table import Job
 from workflow.populate.packets import too_large
 from workflow.populate.summary import now
 from workflow.populate.troubles import Trouble, classify, is_alive, one_line, pause, rollback

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from workflow.populate import dialect, ledger
 from workflow.populate.attempt import steadily
-from workflow.populate.claim import Job, Owner, Queue, count_statuses, find_due
+from workflow.populate.claim import Owner, Queue
+from workflow.populate.filling import count_statuses, find_due
+from workflow.populate.jobs_table import Job
 
 #: One machine at a time looks for new keys of the same tables; another waits this long for it (s).
 REFRESH_PATIENCE = 120.0

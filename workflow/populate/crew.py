@@ -14,8 +14,9 @@ import datajoint as dj
 from workflow.pipeline.connection import another_connection
 from workflow.populate import dialect, ledger, machine
 from workflow.populate.attempt import reopen
-from workflow.populate.claim import FIRST_CREW, Owner, Queue
+from workflow.populate.claim import Owner, Queue
 from workflow.populate.clerk import Census, Clerk, Desk
+from workflow.populate.jobs_table import FIRST_CREW
 from workflow.populate.liveness import Heart, Watch
 from workflow.populate.nursery import Nursery
 from workflow.populate.progress import Progress
@@ -145,7 +146,7 @@ def _supervise(
         return [captain, *(supervisor.hands() if supervisor else [])]
 
     heart = Heart(another_connection, owner.crew, terms.heartbeat, terms.patience, hands)
-    orders = Orders(processes, threads, terms.max_calls, terms.grace, terms.deadline)
+    orders = Orders(processes, terms.max_calls, terms.grace, terms.deadline)
     supervisor = Supervisor(
         queues, orders, clerk, nursery, heart, tally, functools.partial(recruiter.recruit, clerk.ask)
     )

@@ -24,13 +24,13 @@ from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachab
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
 from workflow.populate import crew, ledger
-from workflow.populate.claim import TableError
 from workflow.populate.crew import Terms
+from workflow.populate.jobs_table import TableError
 from workflow.populate.plan import RequestError, parse_restriction, select
 from workflow.populate.progress import Progress
+from workflow.populate.roster import CrewError
 from workflow.populate.stopping import Stopped, stoppable
 from workflow.populate.summary import Summary, now
-from workflow.populate.supervisor import CrewError
 from workflow.populate.troubles import classify, is_alive
 from workflow.settings import Settings
 
