@@ -239,12 +239,17 @@ def steadily(connection: Any, action: Callable[[], Any], given_up: Callable[[], 
 
 
 def reopen(connection: Any) -> None:
-    """Connect again, as it was."""
+    """Connect again, as it was.
+
+    A connection with a ``lock_name`` holds that lock, by which others can end it.
+    """
     connection._in_transaction = False
     connection.connect()
     keep_alive(connection)
     if getattr(connection, "for_queues", False):
         dialect.prepare_session(connection)
+    if name := getattr(connection, "lock_name", ""):
+        dialect.take_lock(connection, name)
 
 
 def _explain(error: BaseException, trouble: Trouble | None) -> str:

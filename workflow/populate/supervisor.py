@@ -92,6 +92,7 @@ class Supervisor:
         self._news = False  # something may have become due since the last search began
         self._next_search = 0.0
         self._holders: set[int] = set()  # other crews that have reserved something
+        self._written_off: set[int] = set()  # dead ones that have been taken care of
 
     # ---- the loop
 
@@ -166,7 +167,8 @@ class Supervisor:
             or self._news
             or self._stock.work()
             or self._roster.jobs()
-            or self._holders & (others.silent | others.dead)
+            or self._holders & others.silent
+            or others.dead - self._written_off
         )
 
     def _look_at_clock(self) -> None:
@@ -284,7 +286,7 @@ class Supervisor:
     def _search(self) -> None:
         """Look for keys that have become due, or that somebody who died has left."""
         others = self._heart.others
-        suspects = self._holders & (others.silent | others.dead)
+        suspects = (self._holders & others.silent) | (others.dead - self._written_off)
         if self._searching or not (self._news or suspects) or time.monotonic() < self._next_search:
             return
         dead, news, began = sorted(others.dead), self._news, time.monotonic()
@@ -292,6 +294,7 @@ class Supervisor:
 
         def searched(census: Census) -> None:
             self._searching = False
+            self._written_off.update(dead)
             ended = time.monotonic()
             self._next_search = ended + LEAST_SEARCH + 10 * (ended - began)
             self._counted(census)
