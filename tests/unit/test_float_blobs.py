@@ -1,5 +1,7 @@
 """Arrays of floats are stored as they are, and everything else as DataJoint stores it."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 from datajoint.builtin_codecs import BlobCodec
@@ -12,6 +14,10 @@ from workflow.pipeline.float_blobs import store_floats_uncompressed
 def _only_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BlobCodec, "encode", BlobCodec.encode)
     store_floats_uncompressed()
+
+
+def test_datajoint_sees_the_signature_that_it_knows() -> None:
+    assert list(signature(get_codec("blob").encode).parameters) == ["value", "key", "store_name"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -19,7 +19,10 @@ def store_floats_uncompressed() -> None:
     BlobCodec.encode = _encode
 
 
-def _encode(codec: BlobCodec, value: Any, **context: Any) -> bytes:
+# The signature is the codec's own: DataJoint looks at it to know what it may pass.
+def _encode(
+    codec: BlobCodec, value: Any, *, key: dict[str, Any] | None = None, store_name: str | None = None
+) -> bytes:
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return bytes(blob.pack(value, compress=False))
-    return bytes(_compressing(codec, value, **context))
+    return bytes(_compressing(codec, value, key=key, store_name=store_name))
