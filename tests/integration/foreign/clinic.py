@@ -50,7 +50,7 @@ class Protocol(dj.Lookup):
     definition = """
     protocol : varchar(24)
     """
-    contents = [(name,) for name in PROTOCOLS]
+    contents = tuple((name,) for name in PROTOCOLS)
 
 
 @schema

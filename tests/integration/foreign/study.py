@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import datajoint as dj
+
 from foreign import clinic
 
 schema = dj.Schema()
