@@ -29,11 +29,7 @@ def test_one_run_carries_new_numbers_through_all_tables(toy: Toy) -> None:
     assert {key["attempts"] for key in summary["keys"]} == {1}
     state = toy.state()
     assert (state["squares"], state["roots"], state["wrong"], state["digits"]) == (40, 40, [], 0)
-    assert state["jobs"] == {
-        "toy_pipeline.Square": {},
-        "toy_pipeline.Root": {},
-        "toy_pipeline.Trouble": {},
-    }
+    assert not any(state["jobs"].values())
     assert state["alive"] == 0
     assert sorted(toy.computations("Square")) == sorted(toy.computations("Root")) == list(range(40))
 

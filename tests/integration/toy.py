@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,18 @@ class Toy:
         summary: dict[str, Any] = json.loads(result.stdout)
         return summary
 
-    @contextmanager
-    def running(self, *arguments: str, **changes: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *arguments: str, **changes: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """The verb run, started; killed in the end if it is still there."""
+        return self._started(["-m", "workflow", "run", "--json", *arguments], changes)
+
+    def background(self, script: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        """Statements with the tables bound, started; killed in the end."""
+        return self._started(["-c", _PROLOGUE + script], {})
+
+    @contextmanager
+    def _started(self, arguments: list[str], changes: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "workflow", "run", "--json", *arguments],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env={**os.environ, **self.environment(**changes)},
             stdout=subprocess.PIPE,
@@ -93,11 +100,10 @@ class Toy:
     def cut_connections(self) -> int:
         """Cut everybody's connections to the server but this one; how many."""
         server = self.server
+        whom = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
         cursor: Any
         if server.backend == "mysql":
-            link = pymysql.connect(
-                host=server.host, port=server.port, user=server.user, password=server.password, autocommit=True
-            )
+            link = pymysql.connect(**whom, autocommit=True)
             cursor = link.cursor()
             cursor.execute(
                 "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()",
@@ -107,9 +113,7 @@ class Toy:
                 cursor.execute(f"KILL {number}")
             count = len(found)
         else:
-            link = psycopg2.connect(
-                host=server.host, port=server.port, user=server.user, password=server.password, dbname=server.name
-            )
+            link = psycopg2.connect(**whom, dbname=server.name)
             cursor = link.cursor()
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

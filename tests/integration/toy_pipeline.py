@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datajoint as dj
+import numpy as np
 
 schema = dj.Schema()
 Key = dict[str, Any]
@@ -99,6 +100,50 @@ class Trouble(dj.Computed):
         self.insert1({**key, "fine": True})
 
 
+@schema
+class Account(dj.Manual):
+    definition = """
+    account : int32
+    ---
+    amount : int64
+    """
+
+
+@schema
+class Transfer(dj.Computed):
+    """Two of these at once lock each other out: even and odd numbers move money in opposite directions."""
+
+    definition = """
+    -> Number
+    ---
+    moved : int64
+    """
+
+    def make(self, key: Key) -> None:
+        note("Transfer", key)
+        accounts = (1, 2) if key["number"] % 2 else (2, 1)
+        for account in accounts:
+            Account.update1({"account": account, "amount": key["number"]})
+            time.sleep(0.5)
+        self.insert1({**key, "moved": key["number"]})
+
+
+@schema
+class Large(dj.Computed):
+    """More megabytes than a server takes at once."""
+
+    definition = """
+    -> Number
+    ---
+    data : <blob>
+    """
+
+    def make(self, key: Key) -> None:
+        note("Large", key)
+        data = np.random.default_rng(0).bytes(key["number"] * 2**20)
+        self.insert1({**key, "data": np.frombuffer(data, np.uint8)})
+
+
 def misbehave(way: int) -> None:
     """Do something that a make should not."""
     match way:
@@ -114,7 +159,7 @@ def misbehave(way: int) -> None:
             ctypes.string_at(0)
         case 7:
             print("{'noise': ")
-            os.system("echo noise")  # noqa: S605, S607
+            os.system("echo noise")
         case 8:
             os.fork()
         case 9:

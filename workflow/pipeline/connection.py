@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -12,6 +13,14 @@ import pymysql
 from workflow.settings import Database
 
 CONNECT_TIMEOUT = 10  # s
+
+#: Seconds of silence before the kernel asks, between its questions, how many, and ms for unanswered data.
+_KEEP_ALIVE = (
+    ("TCP_KEEPIDLE", 30),
+    ("TCP_KEEPINTVL", 10),
+    ("TCP_KEEPCNT", 4),
+    ("TCP_USER_TIMEOUT", 90_000),
+)
 
 
 class DatabaseUnreachableError(ConnectionError):
@@ -64,13 +73,28 @@ def connect(database: Database) -> dj.Connection:
 def another_connection() -> dj.Connection:
     """Open a second connection like the one that `connect` opened, for another thread."""
     config = dj.config
-    return dj.Connection(
+    connection = dj.Connection(
         config["database.host"],
         config["database.user"],
         config["database.password"],
         config["database.port"],
         config["database.use_tls"],
     )
+    keep_alive(connection)
+    return connection
+
+
+def keep_alive(connection: dj.Connection) -> None:
+    """Have the kernel notice within a minute or two that the server's machine is gone."""
+    link = connection._conn
+    handle = link._sock.fileno() if isinstance(link, pymysql.Connection) else link.fileno()
+    with socket.socket(fileno=os.dup(handle)) as line:
+        if line.family == socket.AF_UNIX:
+            return
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE:
+            if hasattr(socket, option):
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _knock(database: Database) -> None:

@@ -18,9 +18,11 @@ from typing import Any
 
 from datajoint import provenance
 
+from workflow.pipeline.connection import keep_alive
 from workflow.populate import dialect
 from workflow.populate.claim import Job, Queue
 from workflow.populate.digest import digest
+from workflow.populate.packets import too_large
 from workflow.populate.summary import now
 from workflow.populate.troubles import Trouble, classify, is_alive, one_line, pause, rollback
 
@@ -109,18 +111,22 @@ class Attempt:
                 most = _TRIES[trouble] if trouble else _RECOMPUTE
                 stack = traceback.format_exc()
                 self._clean_up()
-                if not retryable or tries[trouble] > most:
-                    reason = _explain(error, trouble, self._connection)
+                too_much = trouble is Trouble.LOST and steadily(
+                    self._connection, lambda: too_large(self._connection)
+                )
+                if not retryable or too_much or tries[trouble] > most:
+                    reason = too_much or _explain(error, trouble)
                     return self._ended("failed", started, reason, stack)
                 time.sleep(pause(tries[trouble]))
 
     def _ended(self, outcome: str, started: str, reason: str = "", stack: str = "") -> Outcome:
         seconds = round(time.monotonic() - self._began, 3)
         if outcome == "failed":
-            steadily(
+            recorded = steadily(
                 self._connection,
                 lambda: self._queue.fail(self._job, self._crew, os.getpid(), reason, stack),
             )
+            outcome = "failed" if recorded else "gone"
         elif outcome == "done":
             reason = steadily(self._connection, lambda: self._queue.skip_reason(self._job))
             outcome = "skipped" if reason else "done"
@@ -235,22 +241,18 @@ def reopen(connection: Any) -> None:
     """Connect again, as it was."""
     connection._in_transaction = False
     connection.connect()
+    keep_alive(connection)
     if getattr(connection, "for_queues", False):
         dialect.prepare_session(connection)
 
 
-def _explain(error: BaseException, trouble: Trouble | None, connection: Any) -> str:
+def _explain(error: BaseException, trouble: Trouble | None) -> str:
     if isinstance(error, SystemExit):
         return f"SystemExit: the computation called exit({error.code!r})"
     if trouble is Trouble.LOST:
-        limit = ""
-        if connection.adapter.backend == "mysql":
-            query = "SELECT @@max_allowed_packet"
-            (most,) = steadily(connection, lambda: connection.query(query).fetchone())
-            limit = f" (max_allowed_packet is {int(most) / 2**20:g} MiB, and bytes may be sent as two)"
         return (
             f"{one_line(error)}: the connection was lost whenever this key was tried, although the server "
-            f"answers: it may be larger than the server accepts{limit}"
+            "answers: does it end long transactions, or take only smaller rows?"
         )
     if trouble is Trouble.FULL:
         return f"{one_line(error)}: {trouble.value}: free some, then retry"

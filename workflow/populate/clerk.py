@@ -191,7 +191,7 @@ class Desk:
                 else:
                     attempts = f"attempt {job.attempts}: " if job.attempts else ""
                     each.postpone(job, crew, f"{attempts}put back: {why}, or waited for that")
-        ledger.lost(self._connection, crew)
+        ledger.written_off(self._connection, crew, "lost: its heart stopped beating")
 
     def claim(self, table: int, count: int) -> list[Job]:
         """Reserve keys."""
@@ -216,6 +216,11 @@ class Desk:
     def retire(self, hands: Sequence[ledger.Hand], verdict: str) -> None:
         """Record how processes ended."""
         ledger.ended(self._connection, hands, verdict)
+
+    def sign_off(self, captain: ledger.Hand, verdict: str) -> None:
+        """Record that the crew has ended, with everybody in it."""
+        self.retire([captain], verdict)
+        ledger.written_off(self._connection, self.owner.crew, "ended with its supervisor")
 
     def mark(self, job: Job, pid: int) -> None:
         """Note that a suspect key is being tried."""

@@ -147,7 +147,7 @@ def _supervise(
     def hands() -> list[ledger.Hand]:
         return [captain, *(supervisor.hands() if supervisor else [])]
 
-    heart = Heart(another_connection, owner.crew, terms.heartbeat, hands)
+    heart = Heart(another_connection, owner.crew, terms.heartbeat, terms.patience, hands)
     orders = Orders(processes, threads, terms.max_calls, terms.grace, terms.deadline)
     supervisor = Supervisor(
         queues, orders, clerk, nursery, heart, tally, functools.partial(recruiter.recruit, clerk.ask)
@@ -175,7 +175,7 @@ def _leave(clerk: Clerk, captain: ledger.Hand, stopped: str, summary: Summary) -
     if stopped:
         clerk.ask(lambda desk: desk.release_all(), answers.append)
     verdict = f"stopped by {stopped}" if stopped else "ended"
-    clerk.ask(lambda desk: desk.retire([captain], verdict))
+    clerk.ask(lambda desk: desk.sign_off(captain, verdict))
     clerk.leave(FAREWELL)
     return answers[0] if answers else None
 

@@ -144,12 +144,12 @@ def ended(connection: Any, hands: Iterable[Hand], verdict: str) -> None:
         )
 
 
-def lost(connection: Any, crew: int) -> None:
-    """Write a crew off."""
+def written_off(connection: Any, crew: int, verdict: str) -> None:
+    """End whoever of a crew has not been recorded as ended."""
     connection.query(
         f"UPDATE {Worker.full_table_name} SET ended = {dialect.now(connection)}, verdict = %s "
         "WHERE crew = %s AND ended IS NULL",
-        ("lost: its heart stopped beating", crew),
+        (verdict, crew),
     )
 
 

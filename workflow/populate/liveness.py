@@ -103,6 +103,8 @@ class Heart(threading.Thread):
         Ours.
     interval : float
         Seconds between two beats.
+    patience : float
+        Seconds after which trouble with the database is an `error`.
     hands : callable
         The crew's living processes and what they do.
 
@@ -111,7 +113,7 @@ class Heart(threading.Thread):
     others : Others
         What was seen last.
     error : Exception or None
-        What ended the heart, if not the database's absence.
+        What ended the heart.
     """
 
     def __init__(
@@ -119,10 +121,12 @@ class Heart(threading.Thread):
         connect: Callable[[], Any],
         crew: int,
         interval: float,
+        patience: float,
         hands: Callable[[], Iterable[ledger.Hand]],
     ) -> None:
         super().__init__(name="heart", daemon=True)
-        self._connect, self._crew, self._interval, self._hands = connect, crew, interval, hands
+        self._connect, self._crew, self._hands = connect, crew, hands
+        self._interval, self._patience = interval, patience
         self._stopped = threading.Event()
         self.others = Others()
         self.error: Exception | None = None
@@ -136,7 +140,7 @@ class Heart(threading.Thread):
         """Beat."""
         connection: Any = None
         watch: Watch | None = None
-        tries = 0
+        tries, fine = 0, time.monotonic()
         while not self._stopped.is_set():
             try:
                 if connection is None or watch is None:
@@ -144,10 +148,10 @@ class Heart(threading.Thread):
                     dialect.try_lock(connection, lock_name(self._crew))
                     watch = Watch(connection, self._crew, self._interval)
                 self._beat(connection, watch)
-                tries = 0
+                tries, fine = 0, time.monotonic()
                 self._stopped.wait(self._interval)
             except Exception as error:
-                if classify(error) is None:
+                if classify(error) is None or time.monotonic() - fine > self._patience:
                     self.error = error
                     break
                 _close(connection)

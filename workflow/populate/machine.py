@@ -83,6 +83,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def reap_orphans(child: int) -> None:
+    """As a container's first process, bury what computations started and left behind; not our own child."""
+    if os.getpid() != 1:
+        return
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if ended.si_pid == child:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
 def set_blas_threads(count: int) -> None:
     """Let this process's linear algebra use so many threads, unless somebody chose a number for it.
 

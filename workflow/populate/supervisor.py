@@ -228,6 +228,7 @@ class Supervisor:
             self._stuck = True
         if self._heart.error is not None:
             raise self._heart.error
+        machine.reap_orphans(self._nursery.pid)
         self._tally.tick()
 
     def _disband(self, reason: str, grace: float) -> None:

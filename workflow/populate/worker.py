@@ -16,6 +16,7 @@ import datajoint as dj
 from workflow.populate import machine
 from workflow.populate.attempt import Attempt, Outcome, reopen, steadily
 from workflow.populate.claim import Queue
+from workflow.populate.packets import weigh_statements
 from workflow.populate.troubles import is_alive
 
 _inherited: list[Any] = []
@@ -60,6 +61,7 @@ def work(queues: Sequence[Queue], channel: socket.socket, last_words: int, contr
     faulthandler.enable(file=last_words, all_threads=False)
     machine.set_blas_threads(contract.threads)
     connection = dj.conn()
+    weigh_statements(connection)
     os.register_at_fork(after_in_child=lambda: _disown(connection))
     steadily(connection, lambda: reopen(connection) if not is_alive(connection) else None)
     talk = Connection(channel.detach())

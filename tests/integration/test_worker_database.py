@@ -1,0 +1,104 @@
+"""Trouble with the database while computations run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from databases import Server, embedded_database, embedded_server
+from toy import Toy, wait_for
+
+pytest_plugins = ("databases",)
+
+
+@pytest.fixture(params=["postgresql_server", "mysql_server"])
+def toy(request: pytest.FixtureRequest, schemas: Callable[[Server], str], tmp_path: Path) -> Toy:
+    server = request.getfixturevalue(request.param)
+    return Toy(server, schemas(server), tmp_path)
+
+
+def test_a_cut_connection_does_not_waste_a_computation(toy: Toy) -> None:
+    """A make in three steps computes once, although its connection is cut while it does."""
+    toy.insert(range(3))
+    toy.run("--tables", "Square")
+    with toy.running("--tables", "Root", "--processes", "3", TOY_SLEEP="2") as run:
+        wait_for(lambda: len(toy.computations("Root")) == 3, run)
+        assert toy.cut_connections() >= 4
+        _, log = run.communicate()
+    assert run.returncode == 0, log
+    assert Counter(toy.computations("Root")) == Counter(range(3))
+    assert toy.state()["roots"] == 3
+
+
+def test_a_cut_connection_only_repeats_a_simple_make(toy: Toy) -> None:
+    """A make of one step is inside a transaction, which is rolled back and done again."""
+    toy.insert(range(8))
+    with toy.running("--tables", "Square", "--processes", "2", TOY_SLEEP="0.5") as run:
+        wait_for(lambda: len(toy.computations("Square")) >= 2, run)
+        toy.cut_connections()
+        _, log = run.communicate()
+    assert run.returncode == 0, log
+    state = toy.state()
+    assert (state["squares"], state["wrong"], state["digits"]) == (8, [], 0)
+    assert not any(state["jobs"].values())
+
+
+def test_deadlocks_are_tried_again(toy: Toy) -> None:
+    """The server ends one of two transactions that wait for each other; its key is done all the same."""
+    toy.insert(range(4))
+    toy.execute("Account.insert({'account': n, 'amount': 0} for n in (1, 2))")
+    summary = toy.run("--tables", "Transfer", "--processes", "4")
+    assert summary["tables"][0]["done"] == 4
+    assert len(toy.computations("Transfer")) > 4
+
+
+def test_a_row_that_the_server_does_not_take_is_said_to_be_too_large(
+    mysql_server: Server, schemas: Callable[[Server], str], tmp_path: Path
+) -> None:
+    """MySQL cuts the connection; that is not taken for trouble that would pass."""
+    toy = Toy(mysql_server, schemas(mysql_server), tmp_path)
+    toy.insert(range(1, 2))
+    toy.insert(range(70, 71))
+    summary = toy.run("--tables", "Large", "--processes", "1", code=1)
+    outcomes = {key["key"]["number"]: (key["outcome"], key["reason"]) for key in summary["keys"]}
+    assert outcomes[1] == ("done", "")
+    assert outcomes[70][0] == "failed"
+    assert "with 70 MiB of data is too large" in outcomes[70][1]
+    assert "max_allowed_packet is 64 MiB" in outcomes[70][1]
+    assert toy.computations("Large") == [1, 70]
+
+
+def test_a_restart_of_the_server_is_waited_for(database_directory: Path, tmp_path: Path) -> None:
+    assert embedded_database("start", database_directory).returncode == 0
+    toy = Toy(embedded_server(database_directory), "toy_", tmp_path)
+    toy.insert(range(20))
+    with toy.running("--tables", "Square", "--tables", "Root", "--processes", "2", TOY_SLEEP="0.2") as run:
+        wait_for(lambda: len(toy.computations("Square")) >= 5, run)
+        assert embedded_database("stop", database_directory).returncode == 0
+        assert embedded_database("start", database_directory).returncode == 0
+        _, log = run.communicate()
+    assert run.returncode == 0, log
+    state = toy.state()
+    assert (state["squares"], state["roots"], state["wrong"], state["digits"]) == (20, 20, [], 0)
+    assert not any(state["jobs"].values())
+
+
+def test_a_server_that_stays_away_ends_the_run(database_directory: Path, tmp_path: Path) -> None:
+    assert embedded_database("start", database_directory).returncode == 0
+    toy = Toy(embedded_server(database_directory), "toy_", tmp_path)
+    toy.insert(range(20))
+    arguments = ("--tables", "Square", "--processes", "2")
+    with toy.running(*arguments, TOY_SLEEP="0.2", WORKFLOW_PATIENCE="1") as run:
+        wait_for(lambda: len(toy.computations("Square")) >= 5, run)
+        assert embedded_database("stop", database_directory).returncode == 0
+        output, log = run.communicate()
+    assert run.returncode == 3, log
+    assert '"verdict": "unreachable"' in output
+    assert "the connection to the database was lost" in output
+    assert embedded_database("start", database_directory).returncode == 0
+    toy.run("--tables", "Square")
+    state = toy.state()
+    assert (state["squares"], state["wrong"], state["digits"]) == (20, [], 0)
+    assert not any(state["jobs"].values())
