@@ -18,7 +18,8 @@ from workflow import queue_commands
 from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
 from workflow.pipeline.connection import connect
-from workflow.pipeline.served import ModuleError, load_modules
+from workflow.pipeline.discovery import ModuleError
+from workflow.pipeline.served import load_modules
 from workflow.populate import ledger, rounds
 from workflow.populate.crew import Terms
 from workflow.populate.plan import RequestError, computed_tables, parse_restriction, plan, select
@@ -65,17 +66,23 @@ def _refuse(error: Exception | str, code: int) -> int:
 
 
 def _open(settings: Settings) -> dict[str, Any]:
-    """Connect, bind the table classes, and find those that are served."""
-    connect(settings.database)
+    """Connect, bind the table classes, find those that are served, and tell them what code is running."""
+    connection = connect(settings.database)
     if settings.modules:
-        served = load_modules(settings.modules, settings.prefix)
+        with schemas.alone(connection):
+            served = load_modules(settings.modules, settings.prefix)
     else:
         schemas.activate(settings)
-        served = schemas.SERVED
-    ledger.schema.activate(f"{settings.prefix}ledger")
+        served = schemas.served()
     tables = computed_tables(served)
     if not tables:
         raise ModuleError("WORKFLOW_MODULES: there is no Computed or Imported table in these modules")
+    with schemas.alone(connection):
+        ledger.schema.activate(f"{settings.prefix}ledger")
+        for table in tables.values():
+            _ = table.jobs  # declared where it is missing
+    for table in tables.values():
+        type(table).code_commit = settings.commit
     return tables
 
 
@@ -176,7 +183,7 @@ def _report(arguments: argparse.Namespace, settings: Settings) -> int:
     _open(settings)
     _require_writable(arguments.output.parent)
     try:
-        write_report(summary, arguments.output)
+        write_report(summary, arguments.output, everything=arguments.all)
     except SummaryError as error:
         return _refuse(ValueError(f"--summary {arguments.summary}: {error}"), EXIT_REFUSED)
     print(arguments.output)

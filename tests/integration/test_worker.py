@@ -136,8 +136,8 @@ def test_bad_options_are_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"WORKFLOW_MODULES": "no_such_pipeline"}, "WORKFLOW_MODULES: 'no_such_pipeline' cannot be imported"),
-        ({"WORKFLOW_MODULES": "json"}, "no Computed or Imported table"),
+        ({"WORKFLOW_MODULES": "no_such_pipeline"}, "WORKFLOW_MODULES: the module no_such_pipeline cannot be"),
+        ({"WORKFLOW_MODULES": "json"}, "has a 'schema = dj.Schema"),
         ({"WORKFLOW_MODULES": "a-b"}, "'a-b' is not the name of a Python module"),
         ({"WORKFLOW_HEARTBEAT": "often"}, "WORKFLOW_HEARTBEAT is 'often'"),
     ],

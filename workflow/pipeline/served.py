@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
 import datajoint as dj
 
-
-class ModuleError(ImportError):
-    """A module that is to be served cannot be; the message is one line."""
+from workflow.pipeline.discovery import ModuleError, discover
 
 
 def load_modules(names: Iterable[str], prefix: str) -> dict[str, ModuleType]:
     """Import modules and bind their schemas.
 
-    A module's ``dj.Schema("name")`` stays as it is; a ``dj.Schema()`` without a name is bound to the prefix
-    and the last part of the module's name.
+    A module's ``schema = dj.Schema("name")`` stays as it is; a ``dj.Schema()`` without a name is bound to the
+    prefix and the last part of the module's name.
 
     Parameters
     ----------
     names : iterable of str
-        As Python imports them.
+        Modules, or packages, which stand for the modules in them.
     prefix : str
         First part of the schemas' names.
 
     Returns
     -------
     dict of str to module
-        By the last part of their names, or by the whole name where two share that.
+        By the last part of their names.
 
     Raises
     ------
     ModuleError
-        If a module cannot be imported.
+        If a module cannot be imported, or none has a schema.
     """
     names = list(names)
-    short = [name.rpartition(".")[2] for name in names]
-    modules: dict[str, ModuleType] = {}
-    for name, last in zip(names, short, strict=True):
-        try:
-            module = importlib.import_module(name)
-        except dj.DataJointError:
-            raise
-        except Exception as error:
-            raise ModuleError(
-                f"WORKFLOW_MODULES: {name!r} cannot be imported ({type(error).__name__}: {error}): "
-                "check the name, and that PYTHONPATH leads to it"
-            ) from error
+    try:
+        modules = discover(names)
+    except ModuleError as error:
+        raise ModuleError(f"WORKFLOW_MODULES: {error} (is it on PYTHONPATH?)") from error
+    if not modules:
+        raise ModuleError(
+            f"WORKFLOW_MODULES: no module among {', '.join(names)} has a 'schema = dj.Schema(…)'"
+        )
+    for label, module in modules.items():
         for schema in vars(module).values():
             if isinstance(schema, dj.Schema) and not schema.is_activated():
-                schema.activate(f"{prefix}{last}")
-        modules[last if short.count(last) == 1 else name] = module
+                schema.activate(f"{prefix}{label}")
     return modules

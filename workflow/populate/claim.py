@@ -210,9 +210,10 @@ class Queue:
 
         Pending keys that are scheduled for later are not counted.
         """
+        status = dialect.as_text(self.connection, "j.status")
         return (
-            f"SELECT {self.index} AS i, j.status, CASE WHEN j.status = 'reserved' AND j.connection_id > "
-            f"{FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
+            f"SELECT {self.index} AS i, {status}, CASE WHEN j.status = 'reserved' "
+            f"AND j.connection_id > {FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
             f"FROM {self._jobs} AS j "
             f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
             f"{self._matching('j')} GROUP BY j.status, holder",
@@ -322,14 +323,16 @@ class Queue:
             *(value for key in keys for value in key),
         )
 
-    def postpone(self, job: Job, crew: int, message: str) -> None:
-        """Put a key whose attempt died back, behind the others."""
-        self._query(
-            f"UPDATE {self._jobs} SET status = %s, error_message = %s, "
-            f"scheduled_time = {dialect.now(self.connection)} WHERE {self._held(crew)}",
-            "pending",
-            _storable(message)[:MESSAGE_LENGTH],
-            *job.raw,
+    def postpone(self, job: Job, crew: int, message: str) -> bool:
+        """Put a key whose attempt died back, behind the others, if it is still ours."""
+        return bool(
+            self._query(
+                f"UPDATE {self._jobs} SET status = %s, error_message = %s, "
+                f"scheduled_time = {dialect.now(self.connection)} WHERE {self._held(crew)}",
+                "pending",
+                _storable(message)[:MESSAGE_LENGTH],
+                *job.raw,
+            ).rowcount
         )
 
     def mark(self, job: Job, crew: int, pid: int) -> None:
@@ -379,8 +382,7 @@ class Queue:
     def stamp(self, job: Job, seconds: float, version: str) -> bool:
         """Write start, duration and version into the computed rows; False if there are none."""
         if not self.table._has_job_metadata_attrs():
-            query = f"SELECT 1 FROM {self._target} WHERE {self.this_key} LIMIT 1"
-            return self._query(query, *job.raw).fetchone() is not None
+            return self.is_done(job)
         return bool(
             self._query(
                 f"UPDATE {self._target} SET _job_start_time = {dialect.ago(self.connection)}, "
@@ -391,6 +393,11 @@ class Queue:
                 *job.raw,
             ).rowcount
         )
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a key has rows."""
+        query = f"SELECT 1 FROM {self._target} WHERE {self.this_key} LIMIT 1"
+        return self._query(query, *job.raw).fetchone() is not None
 
     def is_stamped(self, job: Job, version: str) -> bool:
         """Whether a key's rows carry this version: the commit whose answer was lost did happen."""

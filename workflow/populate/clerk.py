@@ -29,6 +29,13 @@ class Census(NamedTuple):
     holders: set[int]  # other crews that have reserved something
 
 
+class Death(NamedTuple):
+    """What becomes of the key of a worker that died."""
+
+    outcome: str  # again, failed, done (it had stored its results), gone (somebody else has it)
+    message: str
+
+
 @dataclass(frozen=True)
 class _Request:
     action: Callable[[], Any]
@@ -226,13 +233,16 @@ class Desk:
         """Note that a suspect key is being tried."""
         self.queues[job.table].mark(job, self.owner.crew, pid)
 
-    def died(self, job: Job, cause: str, *, stack: str = "", pid: int = 0, crew: int | None = None) -> str:
-        """Count an attempt that its worker did not survive; the message if it was the last, else nothing."""
+    def died(self, job: Job, cause: str, *, stack: str = "", pid: int = 0, crew: int | None = None) -> Death:
+        """Count an attempt that its worker did not survive."""
         attempt = job.attempts + 1
         message = f"attempt {attempt}: {cause}"
         holder = self.owner.crew if crew is None else crew
+        queue = self.queues[job.table]
         if attempt > self.retries:
-            self.queues[job.table].fail(job, holder, pid, message, stack)
-            return message
-        self.queues[job.table].postpone(job, holder, message)
-        return ""
+            ours, verdict = queue.fail(job, holder, pid, message, stack), Death("failed", message)
+        else:
+            ours, verdict = queue.postpone(job, holder, message), Death("again", message)
+        if ours:
+            return verdict
+        return Death("done" if queue.is_done(job) else "gone", "")

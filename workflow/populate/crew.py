@@ -98,7 +98,7 @@ def populate(
         tally.settle([0] * len(queues))
         return ""
     for queue in queues:
-        _prepare(queue, summary.commit)
+        _prepare(queue)
     connection.close()
     nursery = Nursery(functools.partial(work, queues))
     try:
@@ -119,11 +119,8 @@ def _fill(queues: Sequence[Queue], desk: Desk, crew: int, heartbeat: float) -> t
     return desk.fill(sorted(others.dead)), others.silent
 
 
-def _prepare(queue: Queue, commit: str) -> None:
-    """Load what every worker would otherwise ask the server for, and tell the table whose code runs."""
-    kind = type(queue.table)
-    if hasattr(kind, "code_commit"):
-        kind.code_commit = commit
+def _prepare(queue: Queue) -> None:
+    """Load what every worker would otherwise ask the server for."""
     for table in (queue.table, *queue.table.parts(as_objects=True)):
         _ = table.heading.attributes
 
@@ -161,7 +158,7 @@ def _supervise(
         left = [0] * len(queues) if finished else None
         census_left = _leave(clerk, captain, stopped, summary)
         heart.stop()
-        tally.settle(census_left.pending if census_left else left)
+        tally.settle(census_left.pending if census_left else left, terms.max_calls)
     return stopped
 
 

@@ -41,6 +41,11 @@ def seconds_since(connection: Any, moment: str) -> str:
     return f"EXTRACT(EPOCH FROM {now(connection)} - {moment})"
 
 
+def as_text(connection: Any, value: str) -> str:
+    """An SQL expression as text: each PostgreSQL schema has enumerations of its own."""
+    return f"CAST({value} AS {'CHAR' if connection.adapter.backend == 'mysql' else 'text'})"
+
+
 def prepare_session(connection: Any) -> None:
     """Let a connection that fills and empties queues lock only the rows that it changes.
 

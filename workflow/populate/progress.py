@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from workflow.populate.summary import KeyOutcome
 
+tqdm.monitor_interval = 0  # it would start a thread, and this process forks
+
 LINE_INTERVAL = 10.0  # s, between plain lines while all goes well
 MOST_FAILURES = 50  # of a table that are told one by one
 

@@ -21,8 +21,8 @@ from workflow.exit_codes import (
     VERDICTS,
 )
 from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachableError
+from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
-from workflow.pipeline.served import ModuleError
 from workflow.populate import crew, ledger
 from workflow.populate.claim import TableError
 from workflow.populate.crew import Terms

@@ -20,7 +20,7 @@ from typing import Any
 
 from workflow.populate import machine
 from workflow.populate.claim import Job, Queue
-from workflow.populate.clerk import Census, Clerk
+from workflow.populate.clerk import Census, Clerk, Death
 from workflow.populate.deaths import cause_of_death, last_words
 from workflow.populate.ledger import Hand
 from workflow.populate.liveness import Heart
@@ -331,16 +331,19 @@ class Supervisor:
         if self._stop.disbanding:
             self._clerk.ask(lambda desk: desk.release([job]))
             return
+        table = self._tables[job.table]
         seconds, pid = time.monotonic() - member.since, report.pid
 
-        def counted(message: str) -> None:
-            if message:
-                self._tally.died(self._tables[job.table].queue.label, job, message, seconds, member.number)
-            else:
-                self._tables[job.table].handed -= 1
+        def counted(death: Death) -> None:
+            if death.outcome == "again":
+                table.handed -= 1
+            if death.outcome in {"again", "done"}:
                 self._news = True
+            if death.outcome in {"failed", "done"}:
+                setattr(hand, f"n_{death.outcome}", getattr(hand, f"n_{death.outcome}") + 1)
+                self._tally.died(table.queue.label, job, death, seconds, member.number)
 
-        self._tally.say(f"worker {member.number} {verdict} ({self._tables[job.table].queue.label} {job.key})")
+        self._tally.say(f"worker {member.number} {verdict} ({table.queue.label} {job.key})")
         self._clerk.ask(lambda desk: desk.died(job, f"the worker {verdict}", stack=stack, pid=pid), counted)
 
     # ---- giving work

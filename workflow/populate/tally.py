@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from workflow.populate.attempt import Outcome
 from workflow.populate.claim import Job
+from workflow.populate.clerk import Death
 from workflow.populate.progress import Progress
 from workflow.populate.summary import KeyOutcome, Summary, TableOutcome
 
@@ -44,21 +45,11 @@ class Tally:
             )
         )
 
-    def died(self, label: str, job: Job, message: str, seconds: float, worker: int) -> None:
-        """A key's last attempt ended with its worker."""
+    def died(self, label: str, job: Job, death: Death, seconds: float, worker: int) -> None:
+        """A worker has died, and that was its key's last attempt: it had been done, or has failed."""
         started = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
-        self._record(
-            KeyOutcome(
-                label,
-                job.key,
-                "failed",
-                started,
-                round(seconds, 3),
-                message,
-                worker=worker,
-                attempts=job.attempts + 1,
-            )
-        )
+        outcome = Outcome(death.outcome, started, round(seconds, 3), death.message)
+        self.ended(label, job, outcome, worker)
 
     def say(self, line: str) -> None:
         """Tell whoever watches."""
@@ -68,11 +59,13 @@ class Tally:
         """Time has passed."""
         self._progress.tick()
 
-    def settle(self, left: Sequence[int] | None) -> None:
+    def settle(self, left: Sequence[int] | None, max_calls: int | None = None) -> None:
         """The work has ended with so many keys per table left, or nobody knows how many."""
         for position, (label, table) in enumerate(self._tables.items()):
             handled = self._handled(label)
             table.due = handled + left[position] if left is not None else max(table.due, handled)
+            if max_calls is not None:
+                table.due = min(table.due, max(handled, max_calls))
         self._progress.end()
 
     def _handled(self, label: str) -> int:

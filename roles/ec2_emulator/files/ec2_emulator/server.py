@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -12,10 +13,10 @@ import threading
 from contextlib import nullcontext
 from pathlib import Path
 
+from werkzeug.exceptions import NotFound
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from . import session
-from .api import Application
 from .backend import LocalhostBackend
 from .machine import DeclarationError, Machine
 
@@ -46,11 +47,17 @@ def main() -> int:
     except DeclarationError as error:
         print(error, file=sys.stderr)
         return 2
-    application = Application(machines, directory / "faults.json", {"pid": os.getpid()})
+    if importlib.util.find_spec("moto") is None:
+        print("the Python package moto is missing; install moto[ec2,server]", file=sys.stderr)
+        return 2
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    threading.Thread(target=server.serve_forever, args=(LOOK_SECONDS,), daemon=True).start()
+    server = make_server("127.0.0.1", 0, NotFound(), threaded=True)
     session.announce(directory, f"http://127.0.0.1:{server.server_port}", declared)
+    # Its import takes longer than all before it. Requests that come meanwhile wait in the socket's queue.
+    from .api import Application
+
+    server.app = Application(machines, directory / "faults.json", {"pid": os.getpid()})
+    threading.Thread(target=server.serve_forever, args=(LOOK_SECONDS,), daemon=True).start()
     while not _over(directory, ended.wait(LOOK_SECONDS), server, machines):
         for machine in machines:
             machine.look()

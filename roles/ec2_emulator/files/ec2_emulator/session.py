@@ -22,7 +22,7 @@ from typing import Any
 from . import processes
 
 START_SECONDS = 60.0
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 20.0
 USER = "*[0-9]"
 """Pattern of the files of registered processes; one that is being written has a suffix."""
 
@@ -40,7 +40,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def start(directory: Path, declared: list[dict[str, Any]], watch: int, options: list[str]) -> dict[str, Any]:
-    """Register a process for the folder's server, starting it unless it runs; return once it answers.
+    """Register a process for the folder's server, starting it unless it runs; return once it listens.
 
     Parameters
     ----------
@@ -134,11 +134,8 @@ def living(directory: Path) -> dict[str, Any] | None:
     SessionError
         When its process lives and does not answer.
     """
-    try:
-        server: dict[str, Any] = json.loads((directory / "endpoint.json").read_text())
-    except FileNotFoundError:
-        return None
-    if not _runs(server):
+    server = _announced(directory)
+    if server is None or not _runs(server):
         return None
     try:
         # No proxy: the server is on this computer.
@@ -165,6 +162,14 @@ def announce(directory: Path, url: str, declared: list[dict[str, Any]]) -> None:
     fresh.replace(directory / "endpoint.json")
 
 
+def _announced(directory: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((directory / "endpoint.json").read_text())
+    except FileNotFoundError:
+        return None
+    return found
+
+
 def _runs(server: dict[str, Any]) -> bool:
     process = processes.look(server["pid"])
     return bool(process and not process.ended and process.started == server["started"])
@@ -186,7 +191,7 @@ def _spawn(directory: Path, declared: list[dict[str, Any]], options: list[str]) 
         with child.stdin as pipe:
             pipe.write(json.dumps(declared))
     deadline = time.monotonic() + START_SECONDS
-    while not (server := living(directory)):
+    while not (server := _announced(directory)):
         if child.poll() is not None:
             raise SessionError(f"the server ended at its start: {_last_line(directory / 'server.log')}")
         if time.monotonic() > deadline:
