@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -73,7 +74,8 @@ class Cable:
         self._plugged = threading.Event()
         self._plugged.set()
         self._ends: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
 
     def pull(self) -> None:
         """Let nothing through, in either direction; connections stay open."""
@@ -92,11 +94,13 @@ class Cable:
 
     def close(self) -> None:
         """Break every connection for good."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may be closed already
             self._plug.shutdown(socket.SHUT_RDWR)
         self._plug.close()
         self.push()
         self.cut()
+        for thread in self._threads:
+            thread.join()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -105,21 +109,25 @@ class Cable:
                 self._plugged.wait()
                 try:
                     outer = socket.create_connection(self._target)
-                except OSError:
+                except OSError:  # the server is away
                     inner.close()
                     continue
+                for end in (inner, outer):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._ends += [inner, outer]
-                for source, sink in ((inner, outer), (outer, inner)):
-                    source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                self._threads.append(threading.Thread(target=self._carry, args=(inner, outer), daemon=True))
+                self._threads[-1].start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._plugged.wait()
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
+    def _carry(self, inner: socket.socket, outer: socket.socket) -> None:
+        with inner, outer, contextlib.suppress(OSError):
+            while True:
+                ready, _, _ = select.select([inner, outer], [], [])
+                for source in ready:
+                    data = source.recv(65536)
+                    self._plugged.wait()
+                    if not data:
+                        return
+                    (outer if source is inner else inner).sendall(data)
 
 
 @dataclass(frozen=True)
