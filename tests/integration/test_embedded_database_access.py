@@ -41,6 +41,7 @@ def test_it_answers_on_the_socket_and_on_loopback_only(directory: Path) -> None:
         "port": where["tcp_port"],
         "tcp_host": "127.0.0.1",
         "tcp_port": where["tcp_port"],
+        "addresses": ["127.0.0.1"],
         "user": "workflow",
         "name": "workflow",
         "password_file": str(directory / "password"),
@@ -50,6 +51,28 @@ def test_it_answers_on_the_socket_and_on_loopback_only(directory: Path) -> None:
     assert ask(server, "SHOW fsync") == "on"
     listening = {c.laddr.ip for c in postmaster(directory).net_connections("tcp") if c.status == "LISTEN"}
     assert listening == {"127.0.0.1"}
+
+
+def test_it_answers_at_a_further_address_to_the_network_that_may_use_it(directory: Path) -> None:
+    """127.0.0.2 stands for a container engine's bridge; a server without the address is restarted with it."""
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        start = [sys.executable, str(EMBEDDED_DATABASE), "start", "--directory", str(directory), *options]
+        return subprocess.run(start, capture_output=True, text=True, check=False)
+
+    server = started(directory)
+    with pytest.raises(psycopg2.OperationalError, match="refused"):
+        ask(replace(server, host="127.0.0.2"))
+    assert run("--address=127.0.0.2", "--clients=127.0.0.0/24").returncode == 0
+    there = replace(started(directory), host="127.0.0.2")
+    assert ask(there) == "workflow"
+    assert run("--address=127.0.0.2", "--clients=192.0.2.0/24").returncode == 0, "it is left as it runs"
+    assert ask(there) == "workflow"
+    absent = run("--address=192.0.2.77", "--clients=192.0.2.0/24")
+    assert absent.returncode == 1
+    assert absent.stderr.strip() == (
+        "embedded database: 192.0.2.77 is no address of this machine: name one that it has"
+    )
 
 
 @pytest.mark.parametrize("host", ["socket", "127.0.0.1"])

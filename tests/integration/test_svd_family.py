@@ -79,11 +79,9 @@ def normal(F):
 def check(row, F, numbers, part, key, limit):
     unused = {r['roi_number'] for r in (part.UnusedROI & key).to_dicts()}
     keep = [i for i, n in enumerate(numbers) if n not in unused]
-    used = keep
-    if hasattr(part, 'ROI'):
-        stored = (part.ROI & key).to_dicts(order_by=ORDER)
-        used = [i for i in keep if numbers[i] in {r['roi_number'] for r in stored}]
-        assert [r['roi_number'] for r in stored] == [numbers[i] for i in used]
+    stored = (part.ROI & key).to_dicts(order_by=ORDER)
+    used = [i for i in keep if numbers[i] in {r['roi_number'] for r in stored}]
+    assert [r['roi_number'] for r in stored] == [numbers[i] for i in used]
     Z = normal(F[used])
     assert (row['n_rois'], row['n_frames']) == Z.shape, (row, Z.shape)
     s = row['singular_values']
@@ -95,11 +93,10 @@ def check(row, F, numbers, part, key, limit):
     assert Vt.dtype == np.float32 and Vt.shape == (min(limit, np.count_nonzero(s)), Z.shape[1])
     US = Z @ Vt.T
     assert np.allclose(US.T @ US, np.diag(s[: len(Vt)] ** 2), atol=1e-4 * s[0] ** 2)
-    if hasattr(part, 'ROI'):
-        U = np.stack([r['weights'] for r in stored])
-        both = min(len(Vt), k)
-        assert U.dtype == np.float32 and U.shape == (len(used), k)
-        assert np.allclose(US[:, :both], U[:, :both] * s[:both], atol=1e-4 * s[0])
+    U = np.stack([r['weights'] for r in stored])
+    both = min(len(Vt), k)
+    assert U.dtype == np.float32 and U.shape == (len(used), min(k, limit))
+    assert np.allclose(US[:, :both], U[:, :both] * s[:both], atol=1e-4 * s[0])
     return keep
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from workflow.pipeline.traces import Activity, fetch_activity
 
 MIN_ROIS = 2
 MIN_FRAMES = 2
+MOST_TIME_COURSES = 1000
 
 #: What every Lookup table of these computations begins with; see `prepare` and `epochs`.
 PREPARATION_COLUMNS = """
@@ -167,12 +168,17 @@ def too_small(activity: Activity, params: Row, min_rois: int, min_frames: int) -
     }
 
 
-def decompose(prepared: Prepared, skip_reason: str, max_components: int = 1000) -> Result:
-    """Decompose normalised traces, whose matrix is used up, unless there is a reason not to."""
+def decompose(prepared: Prepared, skip_reason: str, n_components: int | None = None) -> Result:
+    """Decompose normalised traces, whose matrix is used up, unless there is a reason not to.
+
+    Without a number of components, the weights of the first k90 and the time courses of the first 1000 are
+    kept; with one, at most that number of either.
+    """
     columns = size_columns(prepared, skip_reason)
     if skip_reason:
         return Result({**columns, **NO_RESULT}, unused=prepared.unused)
-    svd = population_svd(prepared.Z, max_components=max_components, overwrite=True)
+    svd = population_svd(prepared.Z, max_components=n_components or MOST_TIME_COURSES, overwrite=True)
+    svd = replace(svd, U=svd.U[:, :n_components])
     columns |= {"k90": svd.k90, "singular_values": svd.s}
     return Result(columns, prepared.keys, prepared.unused, svd)
 
@@ -183,7 +189,7 @@ def store_parts(table: Any, key: Key, result: Result) -> None:
     Parameters
     ----------
     table : datajoint.Table
-        Has the parts Component and UnusedROI, and ROI if it keeps weights.
+        Has the parts ROI, Component and UnusedROI.
     key : dict
         The parts' primary key, but for ROI and component.
     result : Result
@@ -191,12 +197,10 @@ def store_parts(table: Any, key: Key, result: Result) -> None:
     insert_chunked(table.UnusedROI, ({**key, **roi, "reason": reason} for roi, reason in result.unused))
     if result.svd is None:
         return
-    if hasattr(table, "ROI"):
-        weights = (row.astype(np.float32) for row in result.svd.U)
-        insert_chunked(
-            table.ROI,
-            ({**key, **roi, "weights": row} for roi, row in zip(result.roi_keys, weights, strict=True)),
-        )
+    weights = (row.astype(np.float32) for row in result.svd.U)
+    insert_chunked(
+        table.ROI, ({**key, **roi, "weights": row} for roi, row in zip(result.roi_keys, weights, strict=True))
+    )
     time_courses = (row.astype(np.float32) for row in result.svd.Vt)
     insert_chunked(
         table.Component,

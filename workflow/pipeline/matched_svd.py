@@ -44,7 +44,7 @@ class MatchedAreaSVDParams(CheckedLookup):
     {PREPARATION_COLUMNS}
     subset_rois : int32  # ROIs drawn
     subset_frames : int32  # consecutive time bins drawn
-    n_components : int32  # time courses stored at most
+    n_components : int32  # weights and time courses stored at most
     seed : int32  # the seed of each key follows from it
     """
     contents: ClassVar = [("mesoscope_500x1500", "dff", "mesoscope", 0.0, 0.0, 500, 1500, 500, 0)]

@@ -44,7 +44,7 @@ class PartitionSVDParams(CheckedLookup):
     {PREPARATION_COLUMNS}
     scheme : enum('quarters', 'blocks')  # if spont_only, halves or the first block; else the first two blocks
     block_frames : int32  # time bins in a block of the scheme blocks
-    n_components : int32  # time courses stored at most
+    n_components : int32  # weights and time courses stored at most
     """
     contents: ClassVar = [
         ("mesoscope_quarters", "dff", "mesoscope", 0.0, 0.0, "quarters", 2500, 500),
@@ -74,10 +74,7 @@ class _Result:
 
 @schema
 class PartitionSVD(ThreeSteps, dj.Computed):
-    """Z = U S Vᵀ of all good ROIs in consecutive blocks of one epoch, normalised within each block.
-
-    The weights are not stored: U = Z V S⁻¹.
-    """
+    """Z = U S Vᵀ of all good ROIs in consecutive blocks of one epoch, normalised within each block."""
 
     definition = f"""
     # singular value decomposition of consecutive blocks of an epoch
@@ -101,6 +98,17 @@ class PartitionSVD(ThreeSteps, dj.Computed):
         first_frame : int32  # time bin of the epoch, from 0, with which it begins
         k90=null : int32  # components that explain nine tenths of the variance
         singular_values=null : <blob>  # all of them, descending
+        """
+
+    class ROI(dj.Part):
+        """The weights of one ROI in a block."""
+
+        definition = """
+        # weights of an ROI
+        -> PartitionSVD.Partition
+        -> img.ROI
+        ---
+        weights : <blob>  # row of U for the first k90 components, at most n_components, float32
         """
 
     class Component(dj.Part):

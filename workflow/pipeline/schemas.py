@@ -13,6 +13,7 @@ import datajoint as dj
 
 from workflow.pipeline import exp2, img, lab, stimanal
 from workflow.pipeline.discovery import discover
+from workflow.pipeline.float_blobs import store_floats_uncompressed
 from workflow.pipeline.legacy_blobs import attach_blob_codec
 from workflow.settings import Settings
 
@@ -65,6 +66,7 @@ def activate(settings: Settings) -> None:
     ModuleError
         If a module of ours cannot be used.
     """
+    store_floats_uncompressed()
     served()  # before anything is declared
     with alone(dj.conn()):
         _activate(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -29,17 +30,30 @@ def write_connection(path: Path, connection: dict[str, Any]) -> None:
     new.replace(path)
 
 
-def free_port(earlier: int = 0) -> int:
-    """Choose a free TCP port of 127.0.0.1: the earlier one if it is still free, else any."""
-    for candidate in (earlier, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise DatabaseError("there is no free TCP port on 127.0.0.1: end some programs")
+TRIES = 20
+
+
+def free_port(addresses: list[str], earlier: int = 0) -> int:
+    """Choose a TCP port that is free at all these addresses: the earlier one if it still is, else any."""
+    for candidate in (earlier, *[0] * TRIES):
+        port = candidate
+        try:
+            for own in addresses:
+                port = _bind(own, port)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise DatabaseError(f"{own} is no address of this machine: name one that it has") from error
+            continue
+        return port
+    raise DatabaseError(f"there is no free TCP port on {' and '.join(addresses)}: end some programs")
+
+
+def _bind(own: str, port: int) -> int:
+    """Try a port at an address, 0 being any; return it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((own, port))
+        return int(probe.getsockname()[1])
 
 
 def socket_directory(beside: Path, earlier: str, owner: Account) -> Path:

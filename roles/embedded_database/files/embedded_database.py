@@ -21,6 +21,7 @@ import os
 import signal
 import subprocess
 import sys
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from address import read_connection
@@ -101,6 +102,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for verb, description in descriptions.items():
         subparser = verbs.add_parser(verb, help=description, description=description)
         subparser.add_argument("--directory", type=Path, required=True, help="where the database lives")
+        if verb == "start":
+            subparser.add_argument("--address", type=IPv4Address, help="listen there too, besides 127.0.0.1")
+            subparser.add_argument("--clients", type=IPv4Network, help="network that may use that address")
         if verb == "exec":
             subparser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
         else:
@@ -112,7 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Carry out one verb."""
     options = parse(arguments)
     try:
-        server = Server(options.directory)
+        further = (options.address, options.clients) if options.verb == "start" else ()
+        server = Server(options.directory, *further)
         if options.verb == "exec":
             return execute(server, options.command[1:] if options.command[:1] == ["--"] else options.command)
         if options.verb == "status":

@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ PATIENCE = 60  # s, for a start (crash recovery included) or a stop
 
 SETTINGS = """\
 cluster_name = '{cluster}'
-listen_addresses = '127.0.0.1'
+listen_addresses = '{listen}'
 port = {port}
 unix_socket_directories = '{socket}'
 unix_socket_permissions = 0777  # a container runs as somebody else; the password decides
@@ -44,6 +45,8 @@ local  {ROLE}  {ROLE}                scram-sha-256
 host   {ROLE}  {ROLE}  127.0.0.1/32  scram-sha-256
 """
 
+MORE_ACCESS = f"host   {ROLE}  {ROLE}  {{clients}}  scram-sha-256\n"
+
 
 class Server:
     """The server that keeps its data under `directory`.
@@ -52,9 +55,17 @@ class Server:
     ----------
     directory : Path
         A directory of its own: missing, empty, or made by an earlier start.
+    also : IPv4Address or None
+        An address of this machine, besides 127.0.0.1, at which it listens.
+    clients : IPv4Network or None
+        The network from which it may be reached there.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, also: IPv4Address | None = None, clients: IPv4Network | None = None
+    ) -> None:
+        self.addresses = ["127.0.0.1", *([str(also)] if also else [])]
+        self.clients = clients
         self.directory = directory.expanduser().resolve()
         self.data = self.directory / "data"
         self.log = self.data / "server.log"
@@ -101,7 +112,7 @@ class Server:
             if self.pid() is not None:
                 if self._reachable():
                     return False
-                self._end(owner, folder)  # somebody removed its socket or connection.json
+                self._end(owner, folder)  # it listens elsewhere, or somebody removed its socket
             if not self.data.exists():
                 self._create(owner, folder)
             elif not self.password_file.exists():
@@ -111,9 +122,9 @@ class Server:
             earlier = address.read_connection(self.connection_file)
             sockets = address.socket_directory(self.directory / "socket", earlier.get("host", ""), owner)
             self._clear_after_crash(sockets)
-            port = address.free_port(earlier.get("port", 0))
+            port = address.free_port(self.addresses, earlier.get("port", 0))
             while not self._launch(owner, folder, sockets, port):
-                port = address.free_port()
+                port = address.free_port(self.addresses)
             address.write_connection(self.connection_file, self._connection(sockets, port))
             return True
 
@@ -136,8 +147,10 @@ class Server:
             raise DatabaseError(f"cannot stop: {programs.one_line(output)}; see {self.log}")
 
     def _reachable(self) -> bool:
-        """Say whether connection.json and the socket that it names are there."""
+        """Say whether it listens where it should, at the socket that connection.json names among others."""
         there = address.read_connection(self.connection_file)
+        if not set(self.addresses) <= set(there.get("addresses", ["127.0.0.1"])):
+            return False
         return bool(there) and Path(there["host"], f".s.PGSQL.{there['port']}").is_socket()
 
     def _connection(self, sockets: Path, port: int) -> dict[str, Any]:
@@ -148,6 +161,7 @@ class Server:
             "port": port,
             "tcp_host": "127.0.0.1",
             "tcp_port": port,
+            "addresses": self.addresses,
             "user": ROLE,
             "name": ROLE,
             "password_file": str(self.password_file),
@@ -182,7 +196,6 @@ class Server:
 
         options = ("-U", "postgres", "--auth=reject", "--no-locale", "--encoding=UTF8", "--no-instructions")
         self._must(owner, folder / "initdb", *options, "-D", unfinished)
-        (unfinished / "pg_hba.conf").write_text(ACCESS, encoding="utf-8")
         with (unfinished / "postgresql.conf").open("a", encoding="utf-8") as configuration:
             configuration.write("\ninclude 'embedded.conf'\n")
         (unfinished / "embedded.conf").write_text("", encoding="utf-8")
@@ -225,7 +238,10 @@ class Server:
 
     def _launch(self, owner: Account, folder: Path, sockets: Path, port: int) -> bool:
         """Start on a port; False if somebody took the port in the meantime."""
-        settings = SETTINGS.format(cluster=self.cluster, port=port, socket=sockets)
+        listen = ",".join(self.addresses)
+        settings = SETTINGS.format(cluster=self.cluster, listen=listen, port=port, socket=sockets)
+        access = ACCESS + (MORE_ACCESS.format(clients=self.clients) if self.clients else "")
+        (self.data / "pg_hba.conf").write_text(access, encoding="utf-8")
         (self.data / "embedded.conf").write_text(settings, encoding="utf-8")
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.old"))

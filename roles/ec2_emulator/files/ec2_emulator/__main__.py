@@ -1,18 +1,27 @@
-"""Command line of the emulated EC2: `start` it (or use the one that runs), and `release` it afterwards."""
+"""Command line of the emulated EC2: `start` it (or use the one that runs), `release` it afterwards.
+
+`image` makes the image of machines that are containers, `remove` removes such machines for good.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import session
+from .backend import BackendError
 from .machine import DeclarationError, declaration
 from .processes import controlling_playbook
 
+MAKE_IMAGE = Path(__file__).parents[1] / "machine" / "make_image"
+FOLDER = "folder of the server and its machines"
 WATCH = "process that uses the server (default: the ansible-playbook run above this one)"
 
 
@@ -21,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         print(json.dumps(options.run(options)))
-    except (session.SessionError, DeclarationError) as error:
+    except (session.SessionError, DeclarationError, BackendError) as error:
         print(f"ec2_emulator: {error}", file=sys.stderr)
         return 2
     return 0
@@ -31,33 +40,82 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser(prog="ec2_emulator", description=__doc__)
     commands = top.add_subparsers(required=True)
-    for name, run, text in (
-        ("start", start, "start the server unless it runs, and use it; declared instances (JSON) on stdin"),
-        ("release", release, "use the server no longer; it ends with its last user"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
-        command.add_argument("directory", type=Path, help="folder of the server and its machines")
-        command.add_argument("--watch-pid", type=int, default=0, help=WATCH)
-        if name == "start":
-            command.add_argument("--lag", type=float, default=0.3, help="seconds of pending and of stopping")
-            command.add_argument("--grace", type=float, default=5.0, help="seconds from SIGTERM to SIGKILL")
+
+    def command(name: str, run: Callable[..., dict[str, Any]], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    text = "start the server unless it runs, and use it; declared instances (JSON) on stdin"
+    one = command("start", start, text)
+    one.add_argument("directory", type=Path, help=FOLDER)
+    one.add_argument("--watch-pid", type=int, default=0, help=WATCH)
+    one.add_argument("--lag", type=float, default=0.3, help="seconds of pending and of stopping")
+    one.add_argument("--grace", type=float, default=5.0, help="seconds from SIGTERM to SIGKILL")
+    one.add_argument("--backend", choices=["localhost", "container"], default="localhost")
+    one.add_argument("--image", default="", help="image of machines that are containers")
+    one.add_argument("--key-file", default="", help="private SSH key that opens the machines")
+    one.add_argument("--ca-bundle", default="", help="file of the authorities that the machines trust")
+    one = command("release", release, "use the server no longer; it ends with its last user")
+    one.add_argument("directory", type=Path, help=FOLDER)
+    one.add_argument("--watch-pid", type=int, default=0, help=WATCH)
+    one = command("image", image, "make the image of machines that are containers, unless it is there")
+    one.add_argument("images", nargs="*", help="images that a new machine's own engine has")
+    one = command("remove", remove, "remove all machines of a folder that are containers, and their disks")
+    one.add_argument("directory", type=Path, help=FOLDER)
     return top
 
 
 def start(options: argparse.Namespace) -> dict[str, Any]:
     """Use the folder's server."""
-    declared = [declaration(one) for one in json.load(sys.stdin)]
+    given = json.load(sys.stdin)
+    if options.key_file:
+        public = session.public_key(Path(options.key_file))
+        given = [{"public_key": public, **one} for one in given]
+    declared = [declaration(one) for one in given]
     ids = [one["id"] for one in declared]
     if twice := {one for one in ids if ids.count(one) > 1}:
         raise DeclarationError(f"instance {twice.pop()} is declared twice; give each one an id of its own")
     further = ["--lag", str(options.lag), "--grace", str(options.grace)]
-    return session.start(options.directory.resolve(), declared, _user(options), further)
+    further += ["--image", options.image, "--ca-bundle", options.ca_bundle]
+    return session.start(options.directory.resolve(), declared, _user(options), options.backend, further)
 
 
 def release(options: argparse.Namespace) -> dict[str, Any]:
     """Use it no longer."""
     return session.release(options.directory.resolve(), _user(options))
+
+
+def image(options: argparse.Namespace) -> dict[str, Any]:
+    """Make the machines' image."""
+    from . import engine
+
+    with engine.errors("the container engine does not tell of itself"):
+        flags = engine.isolation_flags(engine.connect().info())
+    done = subprocess.run(
+        [MAKE_IMAGE, " ".join(options.images), *flags], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BackendError((done.stderr.strip().splitlines() or ["make_image failed and said nothing"])[-1])
+    name, _, made = done.stdout.strip().partition(" ")
+    return {"image": name, "made": made == "made"}
+
+
+def remove(options: argparse.Namespace) -> dict[str, Any]:
+    """Remove a folder's machines."""
+    directory = options.directory.resolve()
+    if directory.exists() and session.living(directory):
+        raise session.SessionError(f"a round uses the machines of {directory}; wait until it has ended")
+    from . import engine
+
+    removed = engine.remove(directory)
+    for kept in ("machines", "network.json", "addresses.json"):
+        path = directory / kept
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return {"removed": removed}
 
 
 def _user(options: argparse.Namespace) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
-import threading
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -16,19 +16,28 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 from werkzeug.wrappers import Response
 
+from .addresses import Address, ElasticAddresses
+from .backend import BackendError
 from .cloud import Cloud
+from .faults import Faults
 from .machine import BEHAVIORS, CODES, Machine, StateError
 
 log = logging.getLogger("ec2_emulator")
 
 ACTIONS = {
+    "AllocateAddress",
+    "AssociateAddress",
     "CreateTags",
     "DeleteTags",
+    "DescribeAddresses",
     "DescribeInstanceAttribute",
     "DescribeInstanceStatus",
     "DescribeInstances",
     "DescribeTags",
+    "DisassociateAddress",
+    "GetConsoleOutput",
     "ModifyInstanceAttribute",
+    "ReleaseAddress",
     "StartInstances",
     "StopInstances",
 }
@@ -39,6 +48,8 @@ STATUS = {
     "UnauthorizedOperation": 403,
     "InsufficientInstanceCapacity": 500,
     "InternalError": 500,
+    "RequestLimitExceeded": 503,
+    "Unavailable": 503,
 }
 """HTTP status of EC2's error codes, where it is not 400."""
 
@@ -82,6 +93,76 @@ class Answers(EC2Response):
             machine.change(shutdown_behavior=value)
         return EmptyResult()
 
+    def get_console_output(self) -> ActionResult:
+        """Answer GetConsoleOutput."""
+        machine = self._machine()
+        try:
+            text = machine.backend.console(machine.id)
+        except BackendError as error:
+            raise EC2ClientError("InternalError", str(error)) from error
+        output = base64.b64encode(text.encode()).decode()
+        return ActionResult({"InstanceId": machine.id, "Timestamp": datetime.now(UTC), "Output": output})
+
+    def allocate_address(self) -> ActionResult:
+        """Answer AllocateAddress."""
+        tags = {
+            tag["Key"]: tag["Value"]
+            for one in self._get_param("TagSpecifications", [])
+            for tag in one.get("Tags", [])
+        }
+        self.error_on_dryrun()
+        return ActionResult(_shown(self.addresses.allocate(tags)))
+
+    def associate_address(self) -> ActionResult:
+        """Answer AssociateAddress."""
+        machine, address = self._machine(), self._address()
+        self.error_on_dryrun()
+        try:
+            address = self.addresses.associate(address, machine, self._get_param("AllowReassociation", False))
+        except BackendError as error:
+            raise EC2ClientError("InternalError", str(error)) from error
+        return ActionResult({"AssociationId": address["association_id"]})
+
+    def disassociate_address(self) -> EmptyResult:
+        """Answer DisassociateAddress."""
+        address = self._address()
+        if not address["association_id"]:
+            raise EC2ClientError(
+                "InvalidAssociationID.NotFound", f"{address['public_ip']} is associated with nothing"
+            )
+        self.error_on_dryrun()
+        self.addresses.disassociate(address)
+        return EmptyResult()
+
+    def release_address(self) -> EmptyResult:
+        """Answer ReleaseAddress."""
+        address = self._address()
+        self.error_on_dryrun()
+        self.addresses.release(address)
+        return EmptyResult()
+
+    def describe_addresses(self) -> ActionResult:
+        """Answer DescribeAddresses."""
+        found = self.addresses.select(self._get_param("Filters", []))
+        for name, key in (("AllocationIds", "allocation_id"), ("PublicIps", "public_ip")):
+            if wanted := self._get_param(name, []):
+                found = [
+                    one for one in found if one in [self.addresses.one(**{key: value}) for value in wanted]
+                ]
+        return ActionResult({"Addresses": [_shown(one) for one in found]})
+
+    @property
+    def addresses(self) -> ElasticAddresses:
+        """The Elastic IPs."""
+        return self.cloud.addresses
+
+    def _machine(self) -> Machine:
+        return self.cloud.find([self._get_param("InstanceId", "")])[0]
+
+    def _address(self) -> Address:
+        names = {"AllocationId": "allocation_id", "AssociationId": "association_id", "PublicIp": "public_ip"}
+        return self.addresses.one(**{key: self._get_param(name, "") for name, key in names.items()})
+
     def _change_state(self, ask: Any) -> list[dict[str, Any]]:
         machines = self.cloud.find(self._get_param("InstanceIds", []))
         self.error_on_dryrun()
@@ -99,25 +180,36 @@ class Answers(EC2Response):
         return changes
 
 
+def _shown(address: Address) -> dict[str, Any]:
+    """Put an Elastic IP as EC2 does; what it has not got is left out."""
+    tags = [{"Key": key, "Value": value} for key, value in address["tags"].items()]
+    shown = {
+        "AllocationId": address["allocation_id"],
+        "PublicIp": address["public_ip"],
+        "Domain": "vpc",
+        "AssociationId": address["association_id"],
+        "InstanceId": address["instance_id"],
+        "Tags": tags,
+    }
+    return {key: value for key, value in shown.items() if value}
+
+
 class Application:
     """The WSGI application: refuses what EC2 would refuse, answers the rest.
 
     Parameters
     ----------
-    machines : list of Machine
-        The instances.
-    faults : Path
-        File of errors to answer with, a JSON list of `{"action", "access_key", "code", "message", "times"}`:
-        the next `times` requests for that action with that access key (either may be left out) are refused
-        with that code. There need be no such file.
+    cloud : Cloud
+        The instances and their Elastic IPs.
+    faults : Faults
+        Errors to answer with.
     health : dict
         What GET /health answers.
     """
 
-    def __init__(self, machines: list[Machine], faults: Path, health: dict[str, Any]) -> None:
-        self.cloud = Cloud(machines)
+    def __init__(self, cloud: Cloud, faults: Faults, health: dict[str, Any]) -> None:
+        self.cloud = cloud
         self.faults = faults
-        self.one_at_a_time = threading.Lock()
         self.health = health
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
@@ -148,26 +240,9 @@ class Application:
             return refusal("AuthFailure", "AWS was not able to validate the provided access credentials")
         if action not in ACTIONS:
             return refusal("InvalidAction", f"The emulated EC2 has no action {action}")
-        if fault := self.due_fault(action, credential[1]):
+        if fault := self.faults.of_request(action, credential[1]):
             return refusal(fault["code"], fault.get("message", f"Injected fault in {action}"))
         return None
-
-    def due_fault(self, action: str, access_key: str) -> dict[str, Any] | None:
-        """Take the next fault that was ordered for such a request."""
-        with self.one_at_a_time:
-            try:
-                faults = json.loads(self.faults.read_text())
-            except FileNotFoundError:
-                return None
-            request = {"action": action, "access_key": access_key}
-            for fault in faults:
-                if fault["times"] > 0 and all(fault.get(key, own) == own for key, own in request.items()):
-                    fault["times"] -= 1
-                    fresh = self.faults.with_suffix(".new")
-                    fresh.write_text(json.dumps(faults))
-                    fresh.replace(self.faults)
-                    return dict(fault)
-            return None
 
 
 class ServedRequest(Request):

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import processes
@@ -22,12 +23,26 @@ class BackendError(Exception):
     """The machine did not do what it was told; the message says what is the matter."""
 
 
+@dataclass(frozen=True)
+class Addresses:
+    """Where a machine can be reached: at a public address for this boot, at a private one for good."""
+
+    public: str
+    private: str
+
+
 class Backend(ABC):
     """What an emulated instance needs of a machine. `start` and `stop` may take their time."""
 
+    gateway = "127.0.0.1"
+    """Address at which the machines reach this computer."""
+
+    subnet = "127.0.0.0/8"
+    """Network that their own addresses are of."""
+
     @abstractmethod
-    def start(self, instance_id: str) -> str:
-        """Switch the machine on and return the address at which it can be reached; raise `BackendError`."""
+    def start(self, instance_id: str, elastic: str = "") -> Addresses:
+        """Switch the machine on, with the Elastic IP as its address if there is one; raise `BackendError`."""
 
     @abstractmethod
     def stop(self, instance_id: str) -> None:
@@ -39,6 +54,26 @@ class Backend(ABC):
     @abstractmethod
     def is_off(self, instance_id: str) -> bool:
         """Tell whether the machine has switched itself off. Asked several times a second while it runs."""
+
+    @abstractmethod
+    def destroy(self, instance_id: str) -> None:
+        """Remove a machine for good, with its disk."""
+
+    @abstractmethod
+    def console(self, instance_id: str) -> str:
+        """Return what the machine wrote on its console since its start."""
+
+    @abstractmethod
+    def take_address(self, allocation_id: str) -> str:
+        """Give an Elastic IP; raise `BackendError` where there are none."""
+
+    @abstractmethod
+    def release_address(self, allocation_id: str) -> None:
+        """Take an Elastic IP back."""
+
+    @abstractmethod
+    def move(self, instance_id: str, before: str, elastic: str) -> str:
+        """Change the public address of a machine that runs (to a new one, without Elastic IP); return it."""
 
 
 class LocalhostBackend(Backend):
@@ -63,7 +98,7 @@ class LocalhostBackend(Backend):
         self.directory = directory
         self.grace = grace
 
-    def start(self, instance_id: str) -> str:
+    def start(self, instance_id: str, elastic: str = "") -> Addresses:
         """Forget the last run and announce the instance id."""
         folder = self._folder(instance_id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +106,7 @@ class LocalhostBackend(Backend):
             (folder / left_over).unlink(missing_ok=True)
         self._remember(folder, {"boot": processes.boot(), "started": processes.now(), "groups": {}})
         (folder / "instance-id").write_text(f"{instance_id}\n")
-        return self.address
+        return Addresses(self.address, self.address)
 
     def is_off(self, instance_id: str) -> bool:
         """Look for `poweroff`, and note the process groups listed by now, while their ids are fresh."""
@@ -93,6 +128,24 @@ class LocalhostBackend(Backend):
         if groups:
             raise BackendError(f"process groups {groups} of {instance_id} do not end")
         (folder / "instance-id").unlink(missing_ok=True)
+
+    def destroy(self, instance_id: str) -> None:
+        """Do nothing: the disk is this computer's."""
+
+    def console(self, instance_id: str) -> str:
+        """Return nothing: there is no console of its own."""
+        return ""
+
+    def take_address(self, allocation_id: str) -> str:
+        """Refuse: there is but one address."""
+        raise BackendError("machines that are this computer have no addresses to choose from")
+
+    def release_address(self, allocation_id: str) -> None:
+        """Do nothing: none was given."""
+
+    def move(self, instance_id: str, before: str, elastic: str) -> str:
+        """Leave everything as it is."""
+        return before
 
     def _groups(self, folder: Path) -> list[int]:
         """Return the living process groups of a machine: known ones that still exist, and new ones listed.

@@ -16,6 +16,7 @@ from moto.ec2.models.instances import (
 )
 from moto.ec2.models.tags import TagBackend
 
+from .addresses import ElasticAddresses
 from .machine import CODES, ID, Machine
 
 ACCOUNT = "123456789012"
@@ -122,10 +123,13 @@ class Instance(TaggedEC2Resource):
 class Cloud(InstanceBackend, TagBackend):
     """All instances, whatever region a request names."""
 
-    def __init__(self, machines: list[Machine]) -> None:
+    def __init__(self, machines: list[Machine], addresses: ElasticAddresses) -> None:
         InstanceBackend.__init__(self)
         TagBackend.__init__(self)
         self.machines = {machine.id: machine for machine in machines}
+        self.addresses = addresses
+        for address in addresses.known.values():
+            self.tags[address["allocation_id"]] = address["tags"]
         for machine in machines:
             reservation = Reservation(f"r-{machine.id[2:]}", ACCOUNT)
             reservation.instances.append(Instance(self, machine))  # type: ignore[arg-type]
@@ -142,7 +146,10 @@ class Cloud(InstanceBackend, TagBackend):
 
     def do_resources_exist(self, resource_ids: list[str]) -> bool:
         """Refuse tags on what does not exist."""
-        return bool(self.find(resource_ids))
+        for address in (one for one in resource_ids if one.startswith("eipalloc-")):
+            self.addresses.one(address)
+        self.find([one for one in resource_ids if not one.startswith("eipalloc-")])
+        return True
 
     def create_tags(self, resource_ids: list[str], tags: dict[str, str]) -> bool:
         """Set tags and keep them."""
@@ -157,5 +164,8 @@ class Cloud(InstanceBackend, TagBackend):
         return done
 
     def _keep(self, resource_ids: list[str]) -> None:
-        for machine in self.find(resource_ids):
-            machine.change(tags=self.tags[machine.id])
+        for resource in resource_ids:
+            if resource in self.machines:
+                self.machines[resource].change(tags=self.tags[resource])
+            else:
+                self.addresses.tag(resource, self.tags[resource])

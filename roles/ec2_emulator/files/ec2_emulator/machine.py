@@ -22,6 +22,7 @@ CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "st
 
 BEHAVIORS = ("stop", "terminate")
 ID = re.compile(r"i-[0-9a-f]{8,17}")
+KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ [A-Za-z0-9+/=]+( .*)?")
 
 USER_STOP = "Client.UserInitiatedShutdown: User initiated shutdown"
 SELF_STOP = "Client.InstanceInitiatedShutdown: Instance initiated shutdown"
@@ -54,6 +55,7 @@ class Record:
     transition_reason: str = ""
     public_address: str = ""
     private_address: str = ""
+    elastic_address: str = ""
     format: int = field(default=1)
 
 
@@ -66,7 +68,7 @@ def declaration(given: dict[str, Any]) -> dict[str, Any]:
         When a field is missing, unknown or of no use.
     """
     name = f"instance {given.get('id') or given}"
-    if unknown := set(given) - {"id", "name", "type", "shutdown_behavior", "tags"}:
+    if unknown := set(given) - {"id", "name", "type", "shutdown_behavior", "tags", "public_key"}:
         raise DeclarationError(f"{name}: unknown field {sorted(unknown)[0]!r}; remove it")
     if not ID.fullmatch(str(given.get("id", ""))):
         raise DeclarationError(f"{name}: its id must be i- and 8 to 17 hexadecimal digits, as EC2 gives them")
@@ -77,7 +79,10 @@ def declaration(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("name"):
         tags["Name"] = str(given["name"])
     kind = str(given.get("type") or "t3.micro")
-    return {"id": given["id"], "type": kind, "shutdown_behavior": behavior, "tags": tags}
+    key = str(given.get("public_key") or "").strip()
+    if key and not KEY.fullmatch(key):
+        raise DeclarationError(f"{name}: public_key is no SSH public key; give the one line of a .pub file")
+    return {"id": given["id"], "type": kind, "shutdown_behavior": behavior, "tags": tags, "public_key": key}
 
 
 class Machine:
@@ -104,6 +109,8 @@ class Machine:
         self.transition: threading.Thread | None = None
         self.record = self._load(declared)
         with self.lock:
+            if not self.file.exists():
+                self.backend.destroy(self.id)  # its folder was removed to have it anew
             self._keep()
             if self.record.state == "pending":
                 self._begin("pending", self._power_on)
@@ -151,6 +158,15 @@ class Machine:
                 setattr(self.record, name, value)
             self._keep()
 
+    def associate(self, elastic: str) -> None:
+        """Give the instance this Elastic IP, or take away the one that it has ('')."""
+        with self.lock:
+            running = self.record.state == "running"
+            public = self.record.public_address
+            if running:
+                public = self.backend.move(self.id, public, elastic)
+            self.change(elastic_address=elastic, public_address=public if running else elastic)
+
     def settle(self) -> None:
         """Wait until no change of state is under way."""
         transition = self.transition
@@ -160,7 +176,7 @@ class Machine:
     def _go_down(self, towards: str, reason: str, who: str) -> None:
         self.record.state_reason = reason
         self.record.transition_reason = f"{who} ({datetime.now(UTC):%Y-%m-%d %H:%M:%S} GMT)"
-        self.record.public_address = ""
+        self.record.public_address = self.record.elastic_address
         self._begin(towards, self._power_off)
 
     def _begin(self, state: str, work: Callable[[], None]) -> None:
@@ -177,17 +193,19 @@ class Machine:
     def _power_on(self) -> None:
         time.sleep(self.lag)
         try:
-            address = self.backend.start(self.id)
+            addresses = self.backend.start(self.id, self.record.elastic_address)
         except (BackendError, OSError) as error:
             log.error("%s does not start: %s", self.id, error)
             self._arrive("stopped", state_reason=f"{BROKEN_START} ({error})")
         else:
-            self._arrive("running", public_address=address, private_address=address)
+            self._arrive("running", public_address=addresses.public, private_address=addresses.private)
 
     def _power_off(self) -> None:
         time.sleep(self.lag)
         try:
             self.backend.stop(self.id)
+            if self.record.state == "shutting-down":
+                self.backend.destroy(self.id)
         except (BackendError, OSError) as error:
             # As with EC2, such an instance stays `stopping`; another StopInstances tries again.
             log.error("%s does not stop: %s", self.id, error)

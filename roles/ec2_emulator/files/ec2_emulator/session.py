@@ -31,6 +31,16 @@ class SessionError(Exception):
     """A server cannot be had or be ended; the message says why and what to do."""
 
 
+def public_key(file: Path) -> str:
+    """Return the public half of a private SSH key, which is made if it is missing."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "emulated-ec2", "-f", file], check=True
+        )
+    return file.with_name(f"{file.name}.pub").read_text().strip()
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Keep all other starts, releases and ends on this folder waiting."""
@@ -39,7 +49,9 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def start(directory: Path, declared: list[dict[str, Any]], watch: int, options: list[str]) -> dict[str, Any]:
+def start(
+    directory: Path, declared: list[dict[str, Any]], watch: int, backend: str, options: list[str]
+) -> dict[str, Any]:
     """Register a process for the folder's server, starting it unless it runs; return once it listens.
 
     Parameters
@@ -50,13 +62,16 @@ def start(directory: Path, declared: list[dict[str, Any]], watch: int, options: 
         Declared instances, complete.
     watch : int
         Process id whose life the server shares.
+    backend : str
+        What the machines are: `localhost` or `container`.
     options : list of str
         Further options of the server.
 
     Returns
     -------
     dict
-        `url` and `pid` of the server, and `started`: whether it was started just now.
+        `url` and `pid` of the server, `gateway` at which its machines reach this computer, the `network` that
+        they are in, and `started`: whether it was started just now.
     """
     watched = processes.look(watch)
     if watched is None or watched.ended:
@@ -64,7 +79,7 @@ def start(directory: Path, declared: list[dict[str, Any]], watch: int, options: 
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         server = living(directory)
-        if server and server["instances"] != declared:
+        if server and (server["instances"], server["backend"]) != (declared, backend):
             raise SessionError(
                 f"a server with other instances runs on {directory} (process {server['pid']}); "
                 "wait until the round that uses it has ended, or choose another ec2_emulator_directory"
@@ -79,11 +94,11 @@ def start(directory: Path, declared: list[dict[str, Any]], watch: int, options: 
         fresh.replace(watcher)
         started = server is None
         try:
-            server = server or _spawn(directory, declared, options)
+            server = server or _spawn(directory, declared, ["--backend", backend, *options])
         except SessionError:
             watcher.unlink()
             raise
-    return {"url": server["url"], "pid": server["pid"], "started": started}
+    return {key: server[key] for key in ("url", "pid", "gateway", "network")} | {"started": started}
 
 
 def release(directory: Path, watch: int) -> dict[str, Any]:
@@ -151,12 +166,12 @@ def living(directory: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def announce(directory: Path, url: str, declared: list[dict[str, Any]]) -> None:
-    """Tell where this process answers."""
+def announce(directory: Path, url: str, also: dict[str, Any]) -> None:
+    """Tell where this process answers, and what else others must know of it."""
     me = processes.look(os.getpid())
     if me is None:
         raise SessionError("this process cannot find itself; is /proc mounted?")
-    server = {"url": url, "pid": me.pid, "started": me.started, "instances": declared}
+    server = {"url": url, "pid": me.pid, "started": me.started} | also
     fresh = directory / "endpoint.json.new"
     fresh.write_text(json.dumps(server, indent=1) + "\n")
     fresh.replace(directory / "endpoint.json")
