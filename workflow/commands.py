@@ -57,7 +57,7 @@ def execute(arguments: argparse.Namespace, settings: Settings) -> int:
     except rounds.UNREACHABLE as error:
         return _refuse(error, EXIT_UNREACHABLE)
     except dj.DataJointError as error:
-        return _refuse(f"the database refuses: {error}: check the rights of the database user", EXIT_REFUSED)
+        return _refuse(rounds.refusal(error), EXIT_REFUSED)
 
 
 def _refuse(error: Exception | str, code: int) -> int:

@@ -22,11 +22,11 @@ import pytest
 
 from workflow.cli import _deadline, make_parser
 from workflow.populate import machine
-from workflow.populate.claim import attempts_of
 from workflow.populate.crew import staffing
 from workflow.populate.deaths import cause_of_death
 from workflow.populate.digest import digest
 from workflow.populate.errors import cause
+from workflow.populate.jobs_table import attempts_of
 from workflow.populate.summary import MOST_KEYS, KeyOutcome, Summary
 from workflow.populate.troubles import Trouble, classify, one_line, pause
 

@@ -20,8 +20,9 @@ from datajoint import provenance
 
 from workflow.pipeline.connection import keep_alive
 from workflow.populate import dialect
-from workflow.populate.claim import Job, Queue
+from workflow.populate.claim import Queue
 from workflow.populate.digest import digest
+from workflow.populate.jobs_table import Job
 from workflow.populate.packets import too_large
 from workflow.populate.summary import now
 from workflow.populate.troubles import Trouble, classify, is_alive, one_line, pause, rollback
@@ -238,12 +239,17 @@ def steadily(connection: Any, action: Callable[[], Any], given_up: Callable[[], 
 
 
 def reopen(connection: Any) -> None:
-    """Connect again, as it was."""
+    """Connect again, as it was.
+
+    A connection with a ``lock_name`` holds that lock, by which others can end it.
+    """
     connection._in_transaction = False
     connection.connect()
     keep_alive(connection)
     if getattr(connection, "for_queues", False):
         dialect.prepare_session(connection)
+    if name := getattr(connection, "lock_name", ""):
+        dialect.take_lock(connection, name)
 
 
 def _explain(error: BaseException, trouble: Trouble | None) -> str:

@@ -1,56 +1,18 @@
-"""The jobs table of one computed table, as a queue that many machines share.
-
-DataJoint's own jobs table stays the queue: other clients see what is pending, reserved and failed. What is
-reserved by us carries the number of our supervisor in ``connection_id``; such numbers are far above those
-that servers give to connections.
-"""
+"""Claim keys, give them back, and complete them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from datajoint.blob import pack
-from datajoint.codecs import decode_attribute
 
 from workflow.populate import dialect
-
-#: Supervisors have numbers above this one; servers number their connections from 1.
-FIRST_CREW = 2**40
+from workflow.populate.filling import Filling
+from workflow.populate.jobs_table import Job
 
 MESSAGE_LENGTH = 2047
-_ATTEMPT = re.compile(r"attempt (\d+): ")
-
-
-class TableError(TypeError):
-    """A table that cannot be computed by a queue; the message is one line."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One claimed key.
-
-    Attributes
-    ----------
-    table : int
-        Which table of the run.
-    raw : tuple
-        Key values as the server's client gives and takes them.
-    key : dict
-        The key as ``make`` gets it.
-    attempts : int
-        How many earlier attempts ended with the death of their worker.
-    suspect : bool
-        Whether an earlier attempt did not come to an end.
-    """
-
-    table: int
-    raw: tuple[Any, ...]
-    key: dict[str, Any]
-    attempts: int = 0
-    suspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,161 +26,8 @@ class Owner:
     version: str
 
 
-class Queue:
-    """The queue of one table.
-
-    Parameters
-    ----------
-    index : int
-        The table's place in the run.
-    label : str
-        ``module.Class``.
-    table : datajoint.Table
-        A Computed or Imported table.
-    where : list
-        Restriction of its keys.
-    """
-
-    def __init__(self, index: int, label: str, table: Any, where: list[Any]) -> None:
-        self.index, self.label, self.table = index, label, table
-        self.jobs = table.jobs
-        self.connection = table.connection
-        self.names: list[str] = list(self.jobs.primary_key)
-        self._attributes = [self.jobs.heading[name] for name in self.names]
-        self._quote = self.connection.adapter.quote_identifier
-        self._jobs, self._target = self.jobs.full_table_name, table.full_table_name
-        self._own = ", ".join(self._quote(name) for name in self.names)
-        self.this_key = " AND ".join(f"{self._quote(name)} = %s" for name in self.names)
-        everything = table._jobs_to_do(())
-        missing = [name for name in self.names if name not in everything.primary_key]
-        if missing:
-            raise TableError(
-                f"{label}: its key_source lacks {', '.join(missing)}, which its jobs table needs: "
-                "let key_source give one row per call of make"
-            )
-        self._source = self._keys_of(everything)
-        self._wanted = self._keys_of(table._jobs_to_do(tuple(where))) if where else ""
-
-    def _keys_of(self, query: Any) -> str:
-        """A SELECT of the queue's keys, each once."""
-        select: str = query.make_sql()
-        if set(query.primary_key) == set(self.names):
-            return select
-        return f"SELECT DISTINCT {self._own} FROM ({select}) AS d"
-
-    def same(self, left: str, right: str) -> str:
-        """Join condition on the keys of two aliases or table names."""
-        return " AND ".join(
-            f"{left}.{self._quote(name)} = {right}.{self._quote(name)}" for name in self.names
-        )
-
-    def _among(self, select: str, other: str) -> str:
-        """Whether the key of ``other`` is among those that a SELECT gives."""
-        return f"EXISTS (SELECT 1 FROM ({select}) AS s WHERE {self.same('s', other)})"
-
-    def _done(self, other: str) -> str:
-        return f"EXISTS (SELECT 1 FROM {self._target} AS t WHERE {self.same('t', other)})"
-
-    def _matching(self, other: str) -> str:
-        return f" AND {self._among(self._wanted, other)}" if self._wanted else ""
-
-    def _query(self, statement: str, *values: Any) -> Any:
-        return self.connection.query(statement, values)
-
-    # ---- filling
-
-    def tidy(self) -> None:
-        """Forget pending and failed keys that are done by now, or whose source is gone."""
-        self._query(
-            f"DELETE FROM {self._jobs} WHERE status IN (%s, %s) AND "
-            f"({self._done(self._jobs)} OR NOT {self._among(self._source, self._jobs)})",
-            "pending",
-            "error",
-        )
-
-    def refresh(self) -> int:
-        """Put every key that is due and not yet known into the queue; how many they were."""
-        names = ", ".join(f"s.{self._quote(name)}" for name in self.names)
-        adapter = self.connection.adapter
-        ignore = adapter.skip_duplicates_clause(self._jobs, self.names)
-        return int(
-            self._query(
-                f"INSERT INTO {self._jobs} ({self._own}, status, priority) "
-                f"SELECT {names}, 'pending', CAST(%s AS {_INTEGER[adapter.backend]}) "
-                f"FROM ({self._wanted or self._source}) AS s "
-                f"WHERE {self._unknown('s')} ORDER BY {names} {ignore}",
-                self.connection._config.jobs.default_priority,
-            ).rowcount
-        )
-
-    def is_due_select(self) -> tuple[str, tuple[Any, ...]]:
-        """A SELECT of this queue's index and whether a key is due that the queue does not know yet."""
-        return (
-            f"SELECT %s AS i, EXISTS (SELECT 1 FROM ({self._wanted or self._source}) AS s "
-            f"WHERE {self._unknown('s')}) AS is_due",
-            (self.index,),
-        )
-
-    def _unknown(self, other: str) -> str:
-        known = f"EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', other)})"
-        return f"NOT {self._done(other)} AND NOT {known}"
-
-    def retry(self, *, ignored: bool = False) -> int:
-        """Put failed keys back into the queue; how many they were."""
-        return self._change(("error", "ignore") if ignored else ("error",), "pending")
-
-    def failed(self, statuses: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Failed keys and their rows of the jobs table."""
-        names = (
-            "status",
-            "error_message",
-            "error_stack",
-            "completed_time",
-            "host",
-            "pid",
-            "connection_id",
-            "version",
-        )
-        columns = ", ".join(self._quote(name) for name in names)
-        rows = self._query(
-            f"SELECT {self._own}, {columns} FROM {self._jobs} "
-            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}){self._matching(self._jobs)}",
-            *statuses,
-        ).fetchall()
-        width = len(self.names)
-        return [(self._key(tuple(row[:width])), dict(zip(names, row[width:], strict=True))) for row in rows]
-
-    def park(self) -> int:
-        """Leave failed keys out of the queue from now on; how many they were."""
-        return self._change(("error",), "ignore")
-
-    def _change(self, before: Sequence[str], after: str) -> int:
-        old = ", ".join(["%s"] * len(before))
-        fresh = ", error_message = '', error_stack = NULL" if after == "pending" else ""
-        return int(
-            self._query(
-                f"UPDATE {self._jobs} SET status = %s{fresh}, "
-                f"scheduled_time = {dialect.now(self.connection)} "
-                f"WHERE status IN ({old}){self._matching(self._jobs)}",
-                after,
-                *before,
-            ).rowcount
-        )
-
-    def counts_select(self) -> tuple[str, tuple[Any, ...]]:
-        """A SELECT of this queue's index, status, holder (0 unless it is a supervisor) and how many.
-
-        Pending keys that are scheduled for later are not counted.
-        """
-        status = dialect.as_text(self.connection, "j.status")
-        return (
-            f"SELECT {self.index} AS i, {status}, CASE WHEN j.status = 'reserved' "
-            f"AND j.connection_id > {FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
-            f"FROM {self._jobs} AS j "
-            f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
-            f"{self._matching('j')} GROUP BY j.status, holder",
-            ("pending",),
-        )
+class Queue(Filling):
+    """The queue of one table, as workers and their supervisor use it."""
 
     # ---- claiming
 
@@ -283,15 +92,6 @@ class Queue:
     def _any_of(self, keys: Sequence[tuple[Any, ...]]) -> str:
         one = f"({', '.join(['%s'] * len(self.names))})"
         return f"({self._own}) IN ({', '.join([one] * len(keys))})"
-
-    def _job(self, raw: tuple[Any, ...], message: str) -> Job:
-        return Job(self.index, raw, self._key(raw), attempts_of(message), bool(message))
-
-    def _key(self, raw: tuple[Any, ...]) -> dict[str, Any]:
-        return {
-            name: decode_attribute(attribute, value, connection=self.connection)
-            for name, attribute, value in zip(self.names, self._attributes, raw, strict=True)
-        }
 
     # ---- giving back
 
@@ -414,34 +214,6 @@ class Queue:
             f"SELECT skip_reason FROM {self._target} WHERE {self.this_key} LIMIT 1", *job.raw
         ).fetchone()
         return str(row[0]) if row else ""
-
-
-_INTEGER = {"mysql": "SIGNED", "postgresql": "smallint"}
-
-
-def attempts_of(message: str) -> int:
-    """How many attempts a jobs table's message tells of."""
-    found = _ATTEMPT.match(message or "")
-    return int(found.group(1)) if found else 0
-
-
-def count_statuses(queues: Sequence[Queue]) -> list[tuple[int, str, int, int]]:
-    """Count all queues in one statement: index, status, holding supervisor (or 0), how many."""
-    rows = _union(queues, [queue.counts_select() for queue in queues])
-    return [(int(index), str(status), int(holder), int(n)) for index, status, holder, n in rows]
-
-
-def find_due(queues: Sequence[Queue]) -> set[int]:
-    """Find the queues that lack keys which are due, in one statement."""
-    rows = _union(queues, [queue.is_due_select() for queue in queues])
-    return {int(index) for index, is_due in rows if is_due}
-
-
-def _union(queues: Sequence[Queue], selects: Sequence[tuple[str, tuple[Any, ...]]]) -> Sequence[Any]:
-    statement = " UNION ALL ".join(select for select, _ in selects)
-    values = tuple(value for _, some in selects for value in some)
-    rows: Sequence[Any] = queues[0].connection.query(statement, values).fetchall()
-    return rows
 
 
 def _storable(text: str) -> str:

@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 from workflow.populate import dialect, ledger
 from workflow.populate.attempt import steadily
-from workflow.populate.claim import Job, Owner, Queue, count_statuses, find_due
+from workflow.populate.claim import Owner, Queue
+from workflow.populate.filling import count_statuses, find_due
+from workflow.populate.jobs_table import Job
+from workflow.populate.liveness import lock_name
 
 #: One machine at a time looks for new keys of the same tables; another waits this long for it (s).
 REFRESH_PATIENCE = 120.0
@@ -161,12 +164,13 @@ class Desk:
     def look(self, dead: Sequence[int] = ()) -> Census:
         """Take over what the dead have left, and count; one statement more than `count` if others work."""
         census = self.count()
-        gone = census.holders & (set(dead) | self._ended(census.holders))
-        if gone:
-            for crew in sorted(gone):
-                self.take_over(crew)
-            census = self.count()
-        return census
+        if not census.holders and not dead:
+            return census
+        alive = {int(row["crew"]) for row in ledger.beating(self._connection)}
+        gone = (census.holders - alive) | (alive & set(dead))
+        for crew in sorted(gone):
+            self.take_over(crew)
+        return self.count() if gone else census
 
     def count(self) -> Census:
         """Count what is pending, and who else holds keys, in one statement."""
@@ -178,18 +182,18 @@ class Desk:
                 holders.add(holder)
         return Census(pending, holders)
 
-    def _ended(self, crews: set[int]) -> set[int]:
-        """Those of some crews that the ledger does not believe alive."""
-        if not crews:
-            return set()
-        return crews - {int(row["crew"]) for row in ledger.beating(self._connection)}
-
     def take_over(self, crew: int) -> None:
         """Put back what a dead crew had reserved.
 
         A key that is known to have been tried when the crew died has used up an attempt. Of the others
         nobody knows which were tried; they are marked, and are noted down when they are tried again.
+
+        Its connections are ended first: of a machine that was unplugged, the server keeps them, with what
+        they have locked.
         """
+        workers = ledger.unfinished(self._connection, crew)
+        parts = ["heart", "clerk", *(f"worker {worker}" for worker in workers)]
+        dialect.end_holders(self._connection, [lock_name(crew, part) for part in parts])
         for each in self.queues:
             for job, tried in each.left_by(crew):
                 why = "its machine or its supervisor was lost while it was computed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,14 @@ import datajoint as dj
 
 from workflow.pipeline.connection import another_connection
 from workflow.populate import dialect, ledger, machine
-from workflow.populate.attempt import reopen
-from workflow.populate.claim import FIRST_CREW, Owner, Queue
+from workflow.populate.attempt import reopen, steadily
+from workflow.populate.claim import Owner, Queue
 from workflow.populate.clerk import Census, Clerk, Desk
-from workflow.populate.liveness import Heart, Watch
+from workflow.populate.jobs_table import FIRST_CREW
+from workflow.populate.liveness import Heart, Watch, lock_name
 from workflow.populate.nursery import Nursery
 from workflow.populate.progress import Progress
+from workflow.populate.stopping import Stopped, deaf
 from workflow.populate.summary import Summary
 from workflow.populate.supervisor import Orders, Supervisor
 from workflow.populate.tally import Tally
@@ -86,12 +89,17 @@ def populate(
         return ""
     connection = dj.conn()
     dj.config["database.reconnect"] = False  # who has lost a connection must know of it
-    connection.for_queues = True
+    connection.for_queues, connection.lock_name = True, ""
     dialect.prepare_session(connection)
     queues = [Queue(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
     crew = _number()
     owner = Owner(crew, summary.machine, os.getpid(), connection.get_user(), summary.commit)
-    census, others = _fill(queues, Desk(queues, owner, terms.retries), crew, terms.heartbeat)
+    given_up_at = time.monotonic() + terms.patience
+    census, others = steadily(
+        connection,
+        lambda: _fill(queues, Desk(queues, owner, terms.retries), crew, terms.heartbeat),
+        lambda: time.monotonic() > given_up_at,
+    )
     for queue, pending in zip(queues, census.pending, strict=True):
         tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))
     if not any(census.pending) and not census.holders & others:
@@ -101,6 +109,7 @@ def populate(
         _prepare(queue)
     connection.close()
     nursery = Nursery(functools.partial(work, queues))
+    connection.lock_name = lock_name(crew, "clerk")
     try:
         reopen(connection)
         return _supervise(queues, owner, census, summary, tally, terms, nursery)
@@ -139,26 +148,28 @@ def _supervise(
     ledger.hired([recruiter.row(owner.crew, 0, os.getpid())])
     captain = ledger.Hand(owner.crew, os.getpid())
     clerk = Clerk(queues, owner, terms.retries, terms.patience)
-    supervisor: Supervisor | None = None
+    crew: list[Supervisor] = []
 
     def hands() -> list[ledger.Hand]:
-        return [captain, *(supervisor.hands() if supervisor else [])]
+        return [captain, *(hand for supervisor in crew for hand in supervisor.hands())]
 
     heart = Heart(another_connection, owner.crew, terms.heartbeat, terms.patience, hands)
-    orders = Orders(processes, threads, terms.max_calls, terms.grace, terms.deadline)
-    supervisor = Supervisor(
-        queues, orders, clerk, nursery, heart, tally, functools.partial(recruiter.recruit, clerk.ask)
-    )
-    heart.start()
-    stopped, finished = "an error", False
+    orders = Orders(processes, terms.max_calls, terms.grace, terms.deadline)
+    recruit = functools.partial(recruiter.recruit, clerk.ask)
+    stopped = "an error"
     try:
-        stopped = supervisor.run(census)
-        finished = not stopped
+        crew.append(Supervisor(queues, orders, clerk, nursery, heart, tally, recruit))
+        heart.start()
+        stopped = crew[0].run(census)
+    except Stopped as stop:  # before the supervisor heard signals itself
+        stopped = str(stop)
+        raise
     finally:
-        left = [0] * len(queues) if finished else None
-        census_left = _leave(clerk, captain, stopped, summary)
-        heart.stop()
-        tally.settle(census_left.pending if census_left else left, terms.max_calls)
+        with deaf():
+            left = _leave(clerk, captain, stopped, summary)
+            heart.stop()
+            nothing = None if stopped else [0] * len(queues)
+            tally.settle(left.pending if left else nothing, terms.max_calls)
     return stopped
 
 
@@ -217,4 +228,4 @@ class _Recruiter:
         row = self.row(worker, number, 0)
         ask(lambda desk: desk.hired(row))
         version = f"{self._summary.commit or 'unknown'} {worker:x}"
-        return ledger.Hand(worker), Contract(self._crew, version, self._threads)
+        return ledger.Hand(worker), Contract(self._crew, worker, version, self._threads)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import pymysql
 
 #: The server's clock, when the statement runs; comparable with a jobs table's datetime(3) columns.
 _NOW = {"mysql": "CURRENT_TIMESTAMP(3)", "postgresql": "CAST(clock_timestamp() AS timestamp(3))"}
@@ -16,11 +19,13 @@ _SESSION = {
 }
 _TRY_LOCK = {"mysql": "SELECT GET_LOCK(%s, 0)", "postgresql": "SELECT pg_try_advisory_lock(%s)"}
 _UNLOCK = {"mysql": "SELECT RELEASE_LOCK(%s)", "postgresql": "SELECT pg_advisory_unlock(%s)"}
+_POSTGRESQL_KEY = "(CAST(classid AS bigint) << 32 | CAST(objid AS bigint))"
 _HELD = {
     "mysql": "SELECT IS_USED_LOCK(%s) IS NOT NULL",
     "postgresql": "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted "
-    "AND objsubid = 1 AND (CAST(classid AS bigint) << 32 | CAST(objid AS bigint)) = %s)",
+    f"AND objsubid = 1 AND {_POSTGRESQL_KEY} = %s)",
 }
+LOCK_TRIES = 20
 
 
 def now(connection: Any) -> str:
@@ -52,6 +57,45 @@ def prepare_session(connection: Any) -> None:
     MySQL would otherwise lock what an ``INSERT … SELECT`` reads, and the gaps between the rows of a claim.
     """
     connection.query(_SESSION[connection.adapter.backend])
+
+
+def take_lock(connection: Any, name: str) -> None:
+    """Take a lock that lasts as long as the connection, from an earlier connection of ours if need be.
+
+    A connection that broke may live on at the server's end for hours, with its transaction and its locks.
+    """
+    for tries in range(LOCK_TRIES):
+        if try_lock(connection, name):
+            return
+        end_holders(connection, [name])
+        time.sleep(0.02 * (tries + 1))
+
+
+def end_holders(connection: Any, names: Sequence[str]) -> None:
+    """End the connections that hold some locks: what they had not committed is rolled back."""
+    if not names:
+        return
+    keys = [_with_name(_HELD, connection, name)[1][0] for name in names]
+    listed = ", ".join(["%s"] * len(keys))
+    if connection.adapter.backend == "postgresql":
+        connection.query(
+            f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+            f"AND objsubid = 1 AND {_POSTGRESQL_KEY} IN ({listed}) AND pid <> pg_backend_pid()",
+            tuple(keys),
+        )
+        return
+    columns = ", ".join(["IS_USED_LOCK(%s)"] * len(keys))
+    for holder in connection.query(f"SELECT {columns}", tuple(keys)).fetchone():
+        if holder is not None:
+            _kill(connection, int(holder))
+
+
+def _kill(connection: Any, number: int) -> None:
+    try:
+        connection.query(f"KILL {number}")
+    except pymysql.MySQLError as error:
+        if error.args[0] not in {1094, 1095}:  # it has ended by itself, or is somebody else's
+            raise
 
 
 def try_lock(connection: Any, name: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 from datajoint.blob import unpack
 
 from workflow.populate import ledger
-from workflow.populate.claim import Queue, attempts_of
+from workflow.populate.claim import Queue
+from workflow.populate.jobs_table import attempts_of
 
 _KEPT = 300  # letters of a cause
 

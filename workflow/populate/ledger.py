@@ -171,3 +171,12 @@ def beating(connection: Any) -> list[dict[str, Any]]:
     ).fetchall()
     names = ("crew", "place", "pid", "pid_started", "heartbeat")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def unfinished(connection: Any, crew: int) -> list[int]:
+    """Workers of a crew that have not ended, as far as the ledger knows."""
+    rows = connection.query(
+        f"SELECT worker FROM {Worker.full_table_name} WHERE crew = %s AND number > 0 AND ended IS NULL",
+        (crew,),
+    ).fetchall()
+    return [int(worker) for (worker,) in rows]

@@ -41,9 +41,9 @@ class _Seen:
     heard: bool  # lately; not yet when first seen
 
 
-def lock_name(crew: int) -> str:
-    """The lock that a living crew holds."""
-    return f"crew {crew}"
+def lock_name(crew: int, part: str = "heart") -> str:
+    """The lock that a connection of a living crew holds: its heart's, its clerk's, or one of its workers'."""
+    return f"{part} of {crew}"
 
 
 class Watch:
@@ -145,7 +145,7 @@ class Heart(threading.Thread):
             try:
                 if connection is None or watch is None:
                     connection = self._connect()
-                    dialect.try_lock(connection, lock_name(self._crew))
+                    dialect.take_lock(connection, lock_name(self._crew))
                     watch = Watch(connection, self._crew, self._interval)
                 self._beat(connection, watch)
                 tries, fine = 0, time.monotonic()

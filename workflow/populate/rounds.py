@@ -24,14 +24,14 @@ from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachab
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
 from workflow.populate import crew, ledger
-from workflow.populate.claim import TableError
 from workflow.populate.crew import Terms
+from workflow.populate.jobs_table import TableError
 from workflow.populate.plan import RequestError, parse_restriction, select
 from workflow.populate.progress import Progress
+from workflow.populate.roster import CrewError
 from workflow.populate.stopping import Stopped, stoppable
 from workflow.populate.summary import Summary, now
-from workflow.populate.supervisor import CrewError
-from workflow.populate.troubles import classify, is_alive
+from workflow.populate.troubles import classify, is_alive, one_line
 from workflow.settings import Settings
 
 REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
@@ -103,10 +103,16 @@ def carry_out(
         if trouble is not None:
             _end(summary, EXIT_UNREACHABLE, f"{trouble.value}: {error}")
         else:
-            text = f"the database refuses: {error}: check the rights of the database user"
-            _end(summary, EXIT_REFUSED, text)
+            _end(summary, EXIT_REFUSED, refusal(error))
     if is_open:
         _close(summary)
+
+
+def refusal(error: Exception) -> str:
+    """What to say where DataJoint or the server refuses."""
+    if isinstance(error, dj.errors.AccessError) or "permission" in str(error).lower():
+        return f"the database refuses: {error}: check the rights of the database user"
+    return f"DataJoint refuses: {one_line(error)}"
 
 
 def _stopped(summary: Summary, why: str) -> str:

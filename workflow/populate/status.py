@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from workflow.populate import dialect, ledger
-from workflow.populate.claim import Queue, count_statuses
+from workflow.populate.claim import Queue
+from workflow.populate.filling import count_statuses
 from workflow.populate.plan import Entry, plan
 
 STATES = ("pending", "reserved", "error", "ignore")

@@ -16,6 +16,17 @@ class Stopped(SystemExit):
 
 
 @contextmanager
+def deaf() -> Iterator[None]:
+    """Ignore SIGTERM and SIGINT for a few last statements."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stoppable() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Stopped`."""
 

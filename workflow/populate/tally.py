@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from workflow.populate.attempt import Outcome
-from workflow.populate.claim import Job
 from workflow.populate.clerk import Death
+from workflow.populate.jobs_table import Job
 from workflow.populate.progress import Progress
 from workflow.populate.summary import KeyOutcome, Summary, TableOutcome
 

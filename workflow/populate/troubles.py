@@ -111,7 +111,10 @@ def pause(tries: int, most: float = 5.0) -> float:
 def one_line(error: BaseException) -> str:
     """The error as one line: its type and what it says."""
     parts = error.args if isinstance(error, dj.DataJointError) else (error,)
-    text = " ".join(" ".join(str(part) for part in parts).split())
+    try:
+        text = " ".join(" ".join(str(part) for part in parts).split())
+    except Exception as unspeakable:
+        text = f"(it cannot say what is wrong: {type(unspeakable).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -16,6 +16,7 @@ import datajoint as dj
 from workflow.populate import machine
 from workflow.populate.attempt import Attempt, Outcome, reopen, steadily
 from workflow.populate.claim import Queue
+from workflow.populate.liveness import lock_name
 from workflow.populate.packets import weigh_statements
 from workflow.populate.troubles import is_alive
 
@@ -27,6 +28,7 @@ class Contract:
     """What a worker is told when it starts."""
 
     crew: int
+    worker: int
     version: str  # commit and worker, for the rows that it computes
     threads: int  # of linear algebra
 
@@ -62,7 +64,9 @@ def work(queues: Sequence[Queue], channel: socket.socket, last_words: int, contr
     machine.set_blas_threads(contract.threads)
     connection = dj.conn()
     weigh_statements(connection)
+    connection.for_queues, connection.lock_name = False, lock_name(contract.crew, f"worker {contract.worker}")
     os.register_at_fork(after_in_child=lambda: _disown(connection))
+    steadily(connection, lambda: reopen(connection) if not is_alive(connection) else None)
     steadily(connection, lambda: reopen(connection) if not is_alive(connection) else None)
     talk = Connection(channel.detach())
     try:

@@ -1,0 +1,127 @@
+"""Fill the queues, count what they hold, and say what becomes of failed keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from workflow.populate import dialect
+from workflow.populate.jobs_table import FIRST_CREW, JobsTable
+
+_INTEGER = {"mysql": "SIGNED", "postgresql": "smallint"}
+
+
+class Filling(JobsTable):
+    """A queue as those see it who do not claim from it."""
+
+    def tidy(self) -> None:
+        """Forget pending and failed keys that are done by now, or whose source is gone."""
+        self._query(
+            f"DELETE FROM {self._jobs} WHERE status IN (%s, %s) AND "
+            f"({self._done(self._jobs)} OR NOT {self._among(self._source, self._jobs)})",
+            "pending",
+            "error",
+        )
+
+    def refresh(self) -> int:
+        """Put every key that is due and not yet known into the queue; how many they were."""
+        names = ", ".join(f"s.{self._quote(name)}" for name in self.names)
+        adapter = self.connection.adapter
+        ignore = adapter.skip_duplicates_clause(self._jobs, self.names)
+        return int(
+            self._query(
+                f"INSERT INTO {self._jobs} ({self._own}, status, priority) "
+                f"SELECT {names}, 'pending', CAST(%s AS {_INTEGER[adapter.backend]}) "
+                f"FROM ({self._wanted or self._source}) AS s "
+                f"WHERE {self._unknown('s')} ORDER BY {names} {ignore}",
+                self.connection._config.jobs.default_priority,
+            ).rowcount
+        )
+
+    def is_due_select(self) -> tuple[str, tuple[Any, ...]]:
+        """A SELECT of this queue's index and whether a key is due that the queue does not know yet."""
+        return (
+            f"SELECT %s AS i, EXISTS (SELECT 1 FROM ({self._wanted or self._source}) AS s "
+            f"WHERE {self._unknown('s')}) AS is_due",
+            (self.index,),
+        )
+
+    def _unknown(self, other: str) -> str:
+        known = f"EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', other)})"
+        return f"NOT {self._done(other)} AND NOT {known}"
+
+    def retry(self, *, ignored: bool = False) -> int:
+        """Put failed keys back into the queue; how many they were."""
+        return self._change(("error", "ignore") if ignored else ("error",), "pending")
+
+    def failed(self, statuses: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Failed keys and their rows of the jobs table."""
+        names = (
+            "status",
+            "error_message",
+            "error_stack",
+            "completed_time",
+            "host",
+            "pid",
+            "connection_id",
+            "version",
+        )
+        columns = ", ".join(self._quote(name) for name in names)
+        rows = self._query(
+            f"SELECT {self._own}, {columns} FROM {self._jobs} "
+            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}){self._matching(self._jobs)}",
+            *statuses,
+        ).fetchall()
+        width = len(self.names)
+        return [(self._key(tuple(row[:width])), dict(zip(names, row[width:], strict=True))) for row in rows]
+
+    def park(self) -> int:
+        """Leave failed keys out of the queue from now on; how many they were."""
+        return self._change(("error",), "ignore")
+
+    def _change(self, before: Sequence[str], after: str) -> int:
+        old = ", ".join(["%s"] * len(before))
+        fresh = ", error_message = '', error_stack = NULL" if after == "pending" else ""
+        return int(
+            self._query(
+                f"UPDATE {self._jobs} SET status = %s{fresh}, "
+                f"scheduled_time = {dialect.now(self.connection)} "
+                f"WHERE status IN ({old}){self._matching(self._jobs)}",
+                after,
+                *before,
+            ).rowcount
+        )
+
+    def counts_select(self) -> tuple[str, tuple[Any, ...]]:
+        """A SELECT of this queue's index, status, holder (0 unless it is a supervisor) and how many.
+
+        Pending keys that are scheduled for later are not counted.
+        """
+        status = dialect.as_text(self.connection, "j.status")
+        return (
+            f"SELECT {self.index} AS i, {status}, CASE WHEN j.status = 'reserved' "
+            f"AND j.connection_id > {FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
+            f"FROM {self._jobs} AS j "
+            f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
+            f"{self._matching('j')} GROUP BY j.status, holder",
+            ("pending",),
+        )
+
+
+def count_statuses(queues: Sequence[Filling]) -> list[tuple[int, str, int, int]]:
+    """Count all queues in one statement: index, status, holding supervisor (or 0), how many."""
+    rows = _union(queues, [queue.counts_select() for queue in queues])
+    return [(int(index), str(status), int(holder), int(n)) for index, status, holder, n in rows]
+
+
+def find_due(queues: Sequence[Filling]) -> set[int]:
+    """Find the queues that lack keys which are due, in one statement."""
+    rows = _union(queues, [queue.is_due_select() for queue in queues])
+    return {int(index) for index, is_due in rows if is_due}
+
+
+def _union(queues: Sequence[Filling], selects: Sequence[tuple[str, tuple[Any, ...]]]) -> Sequence[Any]:
+    statement = " UNION ALL ".join(select for select, _ in selects)
+    values = tuple(value for _, some in selects for value in some)
+    rows: Sequence[Any] = queues[0].connection.query(statement, values).fetchall()
+    return rows
