@@ -153,10 +153,10 @@ def fleet_model(options: Options) -> list[Row]:
         limit = CORES / (key_cost + claim_cost)
         longest = max(0.0, MACHINES * WORKERS / limit - PER_KEY * ROUND_TRIP)
         note = (
-            f"; measured: {1000 * key_cost:.2f} ms of the server per key, {1000 * claim_cost:.2f} ms per claimed "
-            f"key; assumed: {CORES} cores, {1000 * ROUND_TRIP:g} ms round trips, {PER_KEY} statements per key, seed "
-            f"{SEED}; the server's limit of {limit:.0f} keys/s is reached by makes shorter than {longest:.2f} s; "
-            "then more cores help, or longer makes, but not quicker or fewer round trips"
+            f"; measured: {1000 * key_cost:.2f} ms of the server per key, {1000 * claim_cost:.2f} ms per "
+            f"claimed key; assumed: {CORES} cores, {1000 * ROUND_TRIP:g} ms round trips, {PER_KEY} statements "
+            f"per key, seed {SEED}; the server's limit of {limit:.0f} keys/s is reached by makes shorter than "
+            f"{longest:.2f} s; then more cores help, or longer makes, but not quicker or fewer round trips"
         )
         size = f"{backend}, {MACHINES} × {WORKERS}"
         for label, fleet in (
@@ -166,13 +166,14 @@ def fleet_model(options: Options) -> list[Row]:
             ("0 s, one trip per key", replace(first, trips=1)),
         ):
             result = simulate(fleet)
+            loads = f"server {result.server:.0%} busy, workers {result.workers:.0%} of their time in make"
             rows.append(
                 Row(
                     f"model: {label}",
                     size,
                     result.rate,
                     unit="keys/s",
-                    note=f"server {result.server:.0%} busy, workers {result.workers:.0%} of their time in make{note}",
+                    note=loads + note,
                 )
             )
             note = ""
