@@ -11,10 +11,13 @@ from pathlib import Path
 from bench import (  # noqa: F401  (importing a module registers its benchmarks)
     binning,
     communication_subspace,
+    fleet,
     lds,
+    populate,
     population_svd,
     rounds,
     shuffle,
+    speedup,
     timescale,
 )
 from bench.measure import MeasurementError

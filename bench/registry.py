@@ -24,12 +24,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result table. Times are medians in seconds; None means "not applicable".
+    """One line of the result table. Times are medians; None means "not applicable".
 
     Attributes
     ----------
     ratio : float or None
         Median over pairs of baseline / ours.
+    unit : str
+        Of ``ours``, ``baseline`` and ``limit_seconds``; seconds unless it says otherwise.
     required_ratio, limit_memory_ratio, limit_error, limit_seconds : float or None
         Promises: ``ratio`` at least, and ``memory_ratio``, ``error`` and ``ours`` at most.
     memory_ratio : float or None
@@ -52,6 +54,7 @@ class Row:
     limit_error: float | None = None
     limit_seconds: float | None = None
     note: str = ""
+    unit: str = "s"
 
     @property
     def misses(self) -> list[str]:
@@ -62,7 +65,7 @@ class Row:
         for name, value, limit in (
             ("memory ratio", self.memory_ratio, self.limit_memory_ratio),
             ("error", self.error, self.limit_error),
-            ("seconds", self.ours, self.limit_seconds),
+            ({"s": "seconds"}.get(self.unit, self.unit or "number"), self.ours, self.limit_seconds),
         ):
             if limit is not None and not (value is not None and value <= limit):
                 found.append(f"{name} {value} is above {limit}")

@@ -31,15 +31,15 @@ def as_json(name: str, row: Row) -> dict[str, Any]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     limit = (
-        f"≤ {row.limit_seconds:g} s"
+        f"≤ {row.limit_seconds:g} {row.unit}".rstrip()
         if row.limit_seconds is not None
         else _format(row.required_ratio, "≥ {:g}×")
     )
     return (
         row.step,
         row.size,
-        _format(row.baseline, "{:.3g} s"),
-        _format(row.ours, "{:.3g} s"),
+        _format(row.baseline, f"{{:.3g}} {row.unit}"),
+        _format(row.ours, f"{{:.3g}} {row.unit}"),
         _format(row.ratio, "{:.2f}×"),
         limit,
         _format(row.memory_ratio, "{:.2f}"),

@@ -130,7 +130,8 @@ def embedded_server(directory: Path) -> Server:
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
+def database_folder() -> Iterator[Path]:
+    """Where an embedded database may be put; it is stopped in the end."""
     with tempfile.TemporaryDirectory(prefix="workflow-test-") as folder:
         Path(folder).chmod(0o711)
         directory = Path(folder) / "database"
@@ -141,13 +142,13 @@ def _directory() -> Iterator[Path]:
 
 @pytest.fixture
 def database_directory() -> Iterator[Path]:
-    with _directory() as directory:
+    with database_folder() as directory:
         yield directory
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:
-    with _directory() as directory:
+    with database_folder() as directory:
         started = embedded_database("start", directory)
         assert started.returncode == 0, started.stderr
         yield embedded_server(directory)

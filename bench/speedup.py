@@ -1,0 +1,102 @@
+"""How much faster two workers are than one, on the sample's decompositions of brain areas."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from statistics import median
+
+from bench.measure import MeasurementError
+from bench.registry import Options, Row, benchmark
+from bench.servers import ROOT, Server, server
+from workflow.settings import UPSTREAM_SCHEMAS
+
+TABLE = "area_svd.AreaSVD"
+SIZE = "medium"
+
+
+def _environment(of: Server, prefix: str) -> dict[str, str]:
+    upstream = {f"WORKFLOW_SCHEMA_{name.upper()}": f"{prefix}lab_{name}" for name in UPSTREAM_SCHEMAS}
+    own = {
+        "WORKFLOW_PREFIX": prefix,
+        "WORKFLOW_UPSTREAM": "declare",
+        "OPENBLAS_NUM_THREADS": "1",
+        "DJ_IGNORE_CONFIG_FILE": "true",
+        "PYTHONPATH": str(ROOT),
+    }
+    return os.environ | of.settings | upstream | own
+
+
+def _workflow(environment: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "workflow", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise MeasurementError(f"workflow {arguments[0]} ended with {done.returncode}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+def _seconds(of: Server, prefix: str, environment: dict[str, str], processes: int) -> tuple[float, int]:
+    """Compute all of the table; the time from the first start to the last end, and how many keys."""
+    for part in (
+        "__area_s_v_d__component",
+        "__area_s_v_d__r_o_i",
+        "__area_s_v_d__unused_r_o_i",
+        "__area_s_v_d",
+    ):
+        of.ask(f'DELETE FROM "{prefix}area_svd"."{part}"')
+    run = ("run", "--tables", TABLE, "--processes", str(processes), "--json")
+    [table] = json.loads(_workflow(environment, *run))["tables"]
+    return float(table["seconds"]), int(table["done"])
+
+
+_BUSY = """
+import time, numpy as np
+A, n, end = np.ones((300, 300)), 0, time.monotonic() + 2
+while time.monotonic() < end:
+    A @ A
+    n += 1
+print(n)
+"""
+
+
+def _work_of(processes: int) -> int:
+    """Matrix products that so many busy processes do in two seconds: what the machine has to give."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    busy = [
+        subprocess.Popen([sys.executable, "-c", _BUSY], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(processes)
+    ]
+    return sum(int(each.communicate()[0]) for each in busy)
+
+
+@benchmark("populate-speedup")
+def speedup(options: Options) -> list[Row]:
+    """One worker and two, in turn."""
+    prefix = f"bench_{uuid.uuid4().hex[:8]}_"
+    with server("postgresql") as of:
+        environment = _environment(of, prefix)
+        _workflow(environment, "sample", "--size", SIZE)
+        _workflow(environment, "plan")
+        pairs, gains, keys = [], [], 0
+        for repeat in range(options.repeats or 3):
+            order = (1, 2) if repeat % 2 == 0 else (2, 1)
+            times = {}
+            for processes in order:
+                times[processes], keys = _seconds(of, prefix, environment, processes)
+            pairs.append((times[1], times[2]))
+            gains.append(_work_of(2) / _work_of(1))
+    return [
+        Row(
+            "area SVDs with 2 workers",
+            f"{keys} keys, {SIZE} sample",
+            median(two for _, two in pairs),
+            median(one for one, _ in pairs),
+            median(one / two for one, two in pairs),
+            required_ratio=1.8,
+            note="baseline: 1 worker; one thread of linear algebra each; at that time, the machine did "
+            f"{median(gains):.2f} × the work of one busy process with two: what is above that cannot be had",
+        )
+    ]
