@@ -2,13 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help run test test-fast lint bench status lock clean
+.PHONY: help run rehearse test test-fast lint bench status lock clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: .venv/control ## one round on the embedded default (ARGS="-e ..." reaches ansible-playbook)
 	$(BIN)/ansible-playbook run.yml $(ARGS)
+
+rehearse: .venv/control ## one round on an emulated EC2 machine that really boots; needs a Docker engine
+	$(BIN)/ansible-playbook -i inventory/rehearsal run.yml $(ARGS)
 
 test: .venv/dev ## all tests (ARGS="-k ..." reaches pytest)
 	$(BIN)/python -m pytest tests/unit tests/test_repository.py tests/integration tests/round $(ARGS)

@@ -84,7 +84,7 @@ class ContainerBackend(Backend):
             container.start()
             self.network.give_back(f"{instance_id} public")
             public = elastic or self.network.take(f"{instance_id} public")
-            self._add_address(container, public)
+            self._add_address(container, instance_id, public)
         self.ends.pop(instance_id, None)
         self._end(instance_id)
         return Addresses(public, self.network.of(f"{instance_id} private"))
@@ -146,8 +146,9 @@ class ContainerBackend(Backend):
                 raise BackendError(f"{instance_id} has no machine")
             self.network.give_back(f"{instance_id} public")
             after = elastic or self.network.take(f"{instance_id} public")
-            self._add_address(container, after)
-            _run(container, "ip", "address", "delete", f"{before}/32", "dev", "eth0")
+            self._add_address(container, instance_id, after)
+            device = self._device(container, instance_id)
+            _run(container, "ip", "address", "delete", f"{before}/32", "dev", device)
         return after
 
     def _misbehave(self, instance_id: str) -> None:
@@ -163,7 +164,8 @@ class ContainerBackend(Backend):
 
     def _lose_network(self, instance_id: str) -> list[str]:
         container = self._find(instance_id)
-        listed = _run(container, "ip", "-oneline", "-4", "address", "show", "dev", "eth0").split()
+        device = self._device(container, instance_id)
+        listed = _run(container, "ip", "-oneline", "-4", "address", "show", "dev", device).split()
         self.network.network.disconnect(container)
         log.info("%s: lost its network", instance_id)
         return [word.removesuffix("/32") for word in listed if word.endswith("/32")]
@@ -174,7 +176,7 @@ class ContainerBackend(Backend):
                 container = self._find(instance_id)
                 self._connect(container, instance_id)
                 for address in public:
-                    self._add_address(container, address)
+                    self._add_address(container, instance_id, address)
             log.info("%s: has its network again", instance_id)
         except BackendError as error:
             log.error("%s", error)
@@ -210,11 +212,16 @@ class ContainerBackend(Backend):
             private = self.network.of(f"{instance_id} private")
             self.network.network.connect(container, ipv4_address=private)
 
-    @staticmethod
-    def _add_address(container: Container, address: str) -> None:
-        _run(container, "ip", "address", "replace", f"{address}/32", "dev", "eth0")
+    def _add_address(self, container: Container, instance_id: str, address: str) -> None:
+        device = self._device(container, instance_id)
+        _run(container, "ip", "address", "replace", f"{address}/32", "dev", device)
         # Whoever remembers another machine's hardware address for it learns better.
-        container.exec_run(["arping", "-U", "-c", "1", "-I", "eth0", address], detach=True)
+        container.exec_run(["arping", "-U", "-c", "1", "-I", device, address], detach=True)
+
+    def _device(self, container: Container, instance_id: str) -> str:
+        """Name the interface to the network: another one after each time that it was cut off."""
+        private = self.network.of(f"{instance_id} private")
+        return _run(container, "ip", "-oneline", "-4", "address", "show", "to", private).split()[1]
 
     def _end(self, instance_id: str) -> threading.Event:
         """Return the event that is set once the machine is off; begin to wait for that."""
@@ -242,7 +249,7 @@ class ContainerBackend(Backend):
         container = self.client.containers.get(self._name(instance_id))
         container.start()
         if public := self.network.of(f"{instance_id} public"):
-            self._add_address(container, public)
+            self._add_address(container, instance_id, public)
 
     def _find(self, instance_id: str) -> Container | None:
         try:
