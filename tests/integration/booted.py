@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
 import ec2_support as ec2
-import pytest
+from ec2_machines import engine_or_skip, machine_image, machines, remove
 
 INSTANCE = "i-0000000000000c0de"
 
@@ -79,32 +75,9 @@ class Booted:
 @contextmanager
 def booted(directory: Path, *images: str) -> Iterator[Booted]:
     """Start the emulated EC2 with one machine; remove both afterwards."""
+    engine_or_skip()
     try:
-        docker.from_env().close()
-    except docker.errors.DockerException as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI has to have a Docker engine (.ci/engine.sh starts one): {error}")
-        pytest.skip(f"no Docker engine answers here: {error}")
-    made = _emulator("image", *images)
-    options = ["--backend=container", f"--image={made['image']}", f"--key-file={directory}/key", "--grace=20"]
-    started = _emulator("start", directory, f"--watch-pid={os.getpid()}", *options)
-    try:
-        yield Booted(ec2.client(started["url"]), directory)
+        with machines(directory, [{"id": INSTANCE}], machine_image(*images)) as started:
+            yield Booted(started.ec2, directory)
     finally:
-        ec2.call("release", directory, f"--watch-pid={os.getpid()}")
-        ec2.call("remove", directory)
-
-
-def _emulator(*arguments: object) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ec2_emulator", *map(str, arguments)],
-        cwd=ec2.PROGRAM,
-        input=json.dumps([{"id": INSTANCE, "tags": {}}]),
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+        remove(directory)
