@@ -8,7 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import binning, population_svd, rounds  # noqa: F401  (importing a module registers its benchmarks)
+from bench import (  # noqa: F401  (importing a module registers its benchmarks)
+    binning,
+    communication_subspace,
+    lds,
+    population_svd,
+    rounds,
+    shuffle,
+    timescale,
+)
 from bench.measure import MeasurementError
 from bench.registry import BENCHMARKS, Options, Row
 from bench.report import as_json, remarks, table

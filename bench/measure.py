@@ -51,13 +51,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians over the repeats; ratios are taken pair by pair first."""
+    """Medians over the repeats; ratios are taken pair by pair first; ``peak`` is our memory in KiB."""
 
     ours: float
     baseline: float
     ratio: float
     memory_ratio: float
     error: float
+    peak: float
 
 
 def run(step: Step, threads: int) -> Measurement:
@@ -96,6 +97,7 @@ def compare(ours: Step, baseline: Step, *, repeats: int, threads: int) -> Compar
         ratio=median(theirs.seconds / mine.seconds for mine, theirs in pairs),
         memory_ratio=median(mine.peak / theirs.peak for mine, theirs in pairs),
         error=max(_difference(mine.output, theirs.output) for mine, theirs in pairs),
+        peak=median(mine.peak for mine, _ in pairs),
     )
 
 

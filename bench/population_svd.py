@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 
-from bench.measure import Step, compare, run
+from bench.flops import bound_note
+from bench.measure import Step, compare
 from bench.registry import Options, Row, benchmark
 from workflow.analysis.normalization import zscore
 from workflow.analysis.svd import population_svd
 
 LATENTS = 50
-GEMM_SIZE = 2000
 
 
 def recording(n_rois: int, n_frames: int) -> np.ndarray:
@@ -43,17 +42,6 @@ def ours(n_rois: int, n_frames: int) -> Callable[[], np.ndarray]:
     return lambda: population_svd(Z).s
 
 
-def gemm(n: int) -> Callable[[], np.ndarray]:
-    """Prepare a matrix product, the fastest arithmetic of this machine."""
-    A = np.random.default_rng(0).standard_normal((n, n))
-
-    def step() -> np.ndarray:
-        A @ A
-        return np.zeros(1)
-
-    return step
-
-
 def flops(n_rois: int, n_frames: int, n_vectors: int = 1000) -> float:
     """Operations of the Gram route: Gram matrix, tridiagonal form, vectors carried back, the other side."""
     n, longer = sorted((n_rois, n_frames))
@@ -63,17 +51,12 @@ def flops(n_rois: int, n_frames: int, n_vectors: int = 1000) -> float:
 
 def _row(options: Options, n_rois: int, n_frames: int, *, required_ratio: float, repeats: int) -> Row:
     size = (n_rois, n_frames)
-    repeats = options.repeats or repeats
     result = compare(
         Step("bench.population_svd:ours", size),
         Step("bench.population_svd:numpy_economy", size),
-        repeats=repeats,
+        repeats=options.repeats or repeats,
         threads=options.threads,
     )
-    product = Step("bench.population_svd:gemm", (GEMM_SIZE,), loops=3)
-    gemm_seconds = median(run(product, options.threads).seconds for _ in range(repeats))
-    rate = 2 * GEMM_SIZE**3 / gemm_seconds
-    bound = flops(n_rois, n_frames) / rate
     return Row(
         step="population SVD",
         size=f"{n_rois} × {n_frames}",
@@ -85,8 +68,7 @@ def _row(options: Options, n_rois: int, n_frames: int, *, required_ratio: float,
         limit_memory_ratio=0.55,
         error=result.error,
         limit_error=1e-12,
-        note=f"matrix products run at {rate / 1e9:.0f} Gflop/s; the flops alone would take {bound:.2f} s, "
-        f"{bound / result.ours:.0%} of the time taken",
+        note=bound_note(flops(n_rois, n_frames), result, options),
     )
 
 

@@ -87,6 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--output", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html"
     )
+    report.add_argument(
+        "--all", action="store_true", help="draw every table, not only those that the round added to"
+    )
     return parser
 
 

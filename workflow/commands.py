@@ -58,11 +58,14 @@ def _refuse(error: Exception | str, code: int) -> int:
 
 
 def _open(settings: Settings) -> dict[str, Any]:
-    """Connect, bind the table classes, and find those that are served."""
+    """Connect, bind the table classes, find those that are served, and tell them what code is running."""
     connect(settings.database)
     schemas.activate(settings)
     ledger.schema.activate(f"{settings.prefix}ledger")
-    return computed_tables(schemas.SERVED)
+    tables = computed_tables(schemas.served())
+    for table in tables.values():
+        type(table).code_commit = settings.commit
+    return tables
 
 
 def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -157,7 +160,7 @@ def _report(arguments: argparse.Namespace, settings: Settings) -> int:
     _open(settings)
     _require_writable(arguments.output.parent)
     try:
-        write_report(summary, arguments.output)
+        write_report(summary, arguments.output, everything=arguments.all)
     except SummaryError as error:
         return _refuse(ValueError(f"--summary {arguments.summary}: {error}"), EXIT_REFUSED)
     print(arguments.output)

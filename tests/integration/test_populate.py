@@ -16,6 +16,8 @@ from lab import Lab, counts, one_line
 pytest_plugins = ("databases",)
 
 TABLE = "svd.PopulationSVD"
+#: What does not depend on the table is tried on this one.
+ONLY = ("--tables", TABLE)
 
 
 @pytest.fixture(params=["postgresql_server", "mysql_server"])
@@ -37,32 +39,45 @@ def small_lab(postgresql_server: Server, schemas: Callable[[Server], str]) -> La
 
 
 def test_plan_run_and_run_again(lab: Lab, tmp_path: Path) -> None:
-    """What is due is planned, computed once, reported, and never computed again."""
-    [planned] = lab.json("plan")
-    assert planned["label"] == TABLE
-    assert planned["due"] == 22
-    assert planned["done"] == planned["failed"] == 0
+    """What is due in any table is planned, computed once, reported, and never computed again."""
+    planned = {entry["label"]: entry for entry in lab.json("plan")}
+    assert planned[TABLE]["due"] == 22
+    assert all(entry["done"] == entry["failed"] == 0 for entry in planned.values())
 
     summary = lab.json("run", "--output", tmp_path)
-    assert counts(summary) == {TABLE: (22, 21, 0, 1)}
+    found = counts(summary)
+    assert found[TABLE] == (22, 21, 0, 1)
+    assert list(found) == list(planned)
+    for table, (due, done, failed, skipped) in found.items():
+        assert due == done + skipped > 0, table
+        assert due >= planned[table]["due"], table  # more, where it had to wait for its parents
+        assert failed == 0, table
     assert summary["verdict"] == "succeeded"
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert (tmp_path / "report.html").stat().st_size > 10_000
-    [skipped] = [key for key in summary["keys"] if key["outcome"] == "skipped"]
-    assert skipped["reason"].startswith("too short: 1 time bin")
+    skipped_keys = [key for key in summary["keys"] if key["outcome"] == "skipped"]
+    assert len(skipped_keys) == sum(skipped for _, _, _, skipped in found.values())
+    assert all(key["reason"] for key in skipped_keys)
+    [population] = [key for key in skipped_keys if key["table"] == TABLE]
+    assert population["reason"].startswith("too short: 1 time bin")
 
     again = lab.json("run")
-    assert counts(again) == {TABLE: (0, 0, 0, 0)}
+    assert set(counts(again).values()) == {(0, 0, 0, 0)}
     assert again["message"] == "nothing was due"
     status = lab.json("status")
-    assert status["tables"] == [{"label": TABLE, "due": 0, "done": 22, "failed": 0}]
-    assert [entry["n_done"] for entry in status["rounds"]] == [0, 21]
-    assert lab.execute("answer = tables['svd.PopulationSVD'].jobs.progress()['total']") == 0
+    assert status["tables"] == [
+        {"label": table, "due": 0, "done": due, "failed": 0} for table, (due, *_) in found.items()
+    ]
+    assert [entry["n_done"] for entry in status["rounds"]] == [
+        0,
+        sum(done for _, done, _, _ in found.values()),
+    ]
+    assert lab.execute("answer = [len(table.jobs) for table in tables.values()]") == [0] * len(found)
 
 
 def test_what_is_stored_is_what_was_planted(small_lab: Lab) -> None:
     """The stored decomposition reconstructs the traces, ROI by ROI, and recovers the planted latents."""
-    small_lab.json("run")
+    small_lab.json("run", *ONLY)
     answer = small_lab.execute("""
 import numpy as np
 from workflow.pipeline.traces import fetch_activity
@@ -99,7 +114,7 @@ answer = checked
 
 def test_bad_and_excluded_things_are_left_out(small_lab: Lab) -> None:
     """Bad ROIs, ROIs without a variance, and epochs of sensory mapping never take part."""
-    small_lab.json("run")
+    small_lab.json("run", *ONLY)
     answer = small_lab.execute("""
 answer = {
     'bad': len(svd.PopulationSVD.ROI.proj() & img.ROIBad.proj()),
@@ -125,14 +140,14 @@ def test_a_key_that_fails_is_reported_and_the_rest_is_done(lab: Lab) -> None:
 row = (img.ROIdeltaF - img.ROIBad).to_dicts(limit=1)[0]
 img.ROIdeltaF.update1({**row, 'dff_trace': {'not': 'an array'}})
 """)
-    failed = lab.workflow("run", "--json")
+    failed = lab.workflow("run", "--json", *ONLY)
     assert failed.returncode == 1, failed.stderr
     summary = json.loads(failed.stdout)
     assert counts(summary) == {TABLE: (22, 20, 1, 1)}
     [key] = [key for key in summary["keys"] if key["outcome"] == "failed"]
     assert "dff_trace of ROI" in key["reason"]
     assert "not a vector of numbers" in key["reason"]
-    assert lab.json("plan") == [{"label": TABLE, "due": 1, "done": 21, "failed": 1}]
+    assert lab.json("plan", *ONLY) == [{"label": TABLE, "due": 1, "done": 21, "failed": 1}]
     kept = lab.execute(
         "answer = [row['error_message'] for row in tables['svd.PopulationSVD'].jobs.errors.to_dicts()]"
     )
@@ -146,18 +161,20 @@ for row in img.ROIdeltaF.to_dicts():
         n = max(np.size(r['dff_trace']) for r in (img.ROIdeltaF & epoch).to_dicts(limit=5))
         img.ROIdeltaF.update1({**row, 'dff_trace': np.random.default_rng(1).standard_normal(n)})
 """)
-    assert counts(lab.json("run")) == {TABLE: (1, 1, 0, 0)}
-    assert lab.json("plan")[0]["failed"] == 0
+    assert counts(lab.json("run", *ONLY)) == {TABLE: (1, 1, 0, 0)}
+    assert lab.json("plan", *ONLY)[0]["failed"] == 0
 
 
 def test_a_selection_computes_only_what_it_names(small_lab: Lab) -> None:
     where = '{"session": 1, "svd_params": "mesoscope"}'
     planned = small_lab.json("plan", "--tables", "svd.*", "--where", where)[0]["due"]
     assert 0 < planned < 22
-    assert counts(small_lab.json("run", "--where", where))[TABLE][0] == planned
+    found = counts(small_lab.json("run", "--tables", "svd.*", "--where", where))
+    assert list(found) == [TABLE]
+    assert found[TABLE][0] == planned
     sql = small_lab.json("run", "--tables", "PopulationSVD", "--where", "session = 2", "--max-calls", "1")
     assert counts(sql) == {TABLE: (1, 1, 0, 0)}
-    assert small_lab.json("plan")[0]["due"] == 22 - planned - 1
+    assert small_lab.json("plan", *ONLY)[0]["due"] == 22 - planned - 1
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +195,10 @@ def untouched_lab(postgresql_server: Server) -> Iterator[Lab]:
             ["run", "--tables", "svd.Nothing"],
             {},
             2,
-            "--tables svd.Nothing: no such table; there are: svd.PopulationSVD",
+            "--tables svd.Nothing: no such table; there are: ",
         ),
         (
-            ["run", "--where", "nonsense ="],
+            ["run", *ONLY, "--where", "nonsense ="],
             {},
             2,
             "--where 'nonsense =': not a condition on svd.PopulationSVD",
@@ -210,8 +227,11 @@ def test_bad_input_is_one_line_and_changes_nothing(
 
 
 def test_upstream_tables_of_a_laboratory_are_read_and_never_changed(lab: Lab) -> None:
-    """Where the upstream tables are somebody else's, the same results come out."""
-    summary = lab.workflow("run", "--json", "--max-calls", "3", WORKFLOW_UPSTREAM="read")
+    """Where the upstream tables are somebody else's, the same is due, and the same results come out."""
+    read = lab.workflow("plan", "--json", WORKFLOW_UPSTREAM="read")
+    assert read.returncode == 0, read.stderr
+    assert json.loads(read.stdout) == lab.json("plan")
+    summary = lab.workflow("run", "--json", *ONLY, "--max-calls", "3", WORKFLOW_UPSTREAM="read")
     assert summary.returncode == 0, summary.stderr
     assert counts(json.loads(summary.stdout)) == {TABLE: (3, 3, 0, 0)}
 
@@ -219,7 +239,7 @@ def test_upstream_tables_of_a_laboratory_are_read_and_never_changed(lab: Lab) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_leaves_everything_due(small_lab: Lab, number: signal.Signals, tmp_path: Path) -> None:
     """Exit 4; the key in hand is neither lost nor marked as an error."""
-    process = small_lab.start("run", "--output", str(tmp_path))
+    process = small_lab.start("run", *ONLY, "--output", str(tmp_path))
     assert process.stderr is not None
     for line in process.stderr:
         if "22 due" in line:
@@ -232,12 +252,12 @@ def test_a_stopped_run_leaves_everything_due(small_lab: Lab, number: signal.Sign
     states = small_lab.execute("answer = tables['svd.PopulationSVD'].jobs.progress()")
     assert states["reserved"] == states["error"] == 0
     done = counts(summary)[TABLE][1]
-    assert small_lab.json("plan")[0]["due"] == 22 - done - counts(summary)[TABLE][3]
+    assert small_lab.json("plan", *ONLY)[0]["due"] == 22 - done - counts(summary)[TABLE][3]
 
 
 def test_a_killed_run_loses_nothing(small_lab: Lab) -> None:
     """kill -9: the next run takes over what the dead one had reserved, and does nothing twice."""
-    process = small_lab.start("run")
+    process = small_lab.start("run", *ONLY)
     assert process.stderr is not None
     for line in process.stderr:
         if "22 due" in line:
@@ -245,12 +265,12 @@ def test_a_killed_run_loses_nothing(small_lab: Lab) -> None:
     time.sleep(0.3)  # somewhere in the middle; every point must be safe
     process.kill()
     process.communicate(timeout=60)
-    before = small_lab.json("plan")[0]
+    before = small_lab.json("plan", *ONLY)[0]
     assert before["due"] + before["done"] == 22
-    after = small_lab.json("run")
+    after = small_lab.json("run", *ONLY)
     assert counts(after)[TABLE][0] == before["due"]
     assert counts(after)[TABLE][2] == 0
-    assert small_lab.json("plan")[0] == {"label": TABLE, "due": 0, "done": 22, "failed": 0}
+    assert small_lab.json("plan", *ONLY)[0] == {"label": TABLE, "due": 0, "done": 22, "failed": 0}
     parts = small_lab.execute("""
 computed = svd.PopulationSVD & "skip_reason = ''"
 answer = [len(svd.PopulationSVD.ROI()), int(sum(computed.to_arrays('n_rois')))]

@@ -15,6 +15,7 @@ from lab import Lab
 pytest_plugins = ("databases",)
 
 N_FIGURES = 3
+ONLY = ("--tables", "PopulationSVD")
 
 
 @pytest.fixture(scope="module", params=["postgresql_server", "mysql_server"])
@@ -27,7 +28,7 @@ def reported(
     folder = tmp_path_factory.mktemp("first")
     try:
         assert laboratory.workflow("sample").returncode == 0
-        ran = laboratory.workflow("run", "--output", folder)
+        ran = laboratory.workflow("run", *ONLY, "--output", folder)
         assert ran.returncode == 0, ran.stderr
         assert "report could not be written" not in ran.stderr
         yield laboratory, folder
@@ -49,12 +50,27 @@ def test_the_first_round_is_drawn(reported: tuple[Lab, Path]) -> None:
     assert html.count('<th scope="row">1000') == 21
 
 
-def test_with_nothing_due_the_latest_recording_is_drawn(reported: tuple[Lab, Path], tmp_path: Path) -> None:
-    """A round that computes nothing shows what the database holds."""
+def test_with_nothing_due_the_latest_recording_is_drawn_on_request(
+    reported: tuple[Lab, Path], tmp_path: Path
+) -> None:
+    """A round that computes nothing is quick, and says how to see what the database holds."""
     laboratory, _ = reported
-    assert laboratory.workflow("run", "--output", tmp_path).returncode == 0
+    assert laboratory.workflow("run", *ONLY, "--output", tmp_path).returncode == 0
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Nothing was due" in html
+    assert "run_workflow report --all" in html
+    assert '<svg class="plot"' not in html
+
+    everything = (
+        "report",
+        "--all",
+        "--summary",
+        tmp_path / "summary.json",
+        "--output",
+        tmp_path / "all.html",
+    )
+    assert laboratory.workflow(*everything).returncode == 0
+    html = (tmp_path / "all.html").read_text(encoding="utf-8")
     assert "the latest recording, since this round computed none" in html
     assert html.count('<svg class="plot"') == N_FIGURES
     assert "animal 100013, session 2 (2023-03-31)" in html

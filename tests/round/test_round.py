@@ -73,7 +73,9 @@ img.ROIdeltaF.update1({**row, 'dff_trace': {'not': 'an array'}})
     failed = project.round(sandbox)
     assert failed.status == 2, failed.output
     assert failed.summary["verdict"] == "failed"
-    assert [table["failed"] for table in failed.summary["tables"]] == [1]
+    assert {t["table"]: t["failed"] for t in failed.summary["tables"] if t["failed"]} == {
+        "svd.PopulationSVD": 1
+    }
     assert "failed: svd.PopulationSVD" in failed.reason()
     assert "not a vector of numbers" in failed.reason()
     assert machine_state(sandbox)["state"] == "stopped"
@@ -88,7 +90,9 @@ for row in img.ROIdeltaF.to_dicts():
     _with_tables(project, sandbox, mend)
     mended = project.round(sandbox)
     assert mended.status == 0, mended.output
-    assert [(table["due"], table["done"]) for table in mended.summary["tables"]] == [(1, 1)]
+    tables = {t["table"]: (t["due"], t["done"], t["failed"], t["skipped"]) for t in mended.summary["tables"]}
+    assert tables["svd.PopulationSVD"] == (1, 1, 0, 0)
+    assert all(due == done + skipped for due, done, _, skipped in tables.values())
 
 
 REFUSED: list[tuple[dict[str, Any], str, bool]] = [

@@ -123,8 +123,8 @@ def summary(verdict: str, keys: list[KeyOutcome], due: int | None = None, **chan
     return {**made, **changes}
 
 
-def report(of: dict[str, Any], folder: Path) -> Page:
-    write_report(of, folder / "report.html")
+def report(of: dict[str, Any], folder: Path, *, everything: bool = True) -> Page:
+    write_report(of, folder / "report.html", everything=everything)
     return check_page((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -143,6 +143,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             for n in range(3)
         ],
         "asked": [],
+        "tables": [TABLE],
         "area": ["MOs", "MOp"] * 25,
     }
 
@@ -162,6 +163,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         )
 
     monkeypatch.setattr(data, "connected", lambda: True)
+    monkeypatch.setattr(data, "tables", lambda: content["tables"])
     monkeypatch.setattr(data, "decompositions", lambda: content["decompositions"])
     monkeypatch.setattr(
         data, "singular_values", lambda of: np.sqrt([50.0, 30.0, 10.0, 5.0, 3.0, 1.5, 0.5, 0.0])
@@ -347,6 +349,17 @@ def test_durations_in_words(seconds: float, words: str) -> None:
     assert text.duration(seconds).replace("\xa0", " ") == words
 
 
+def test_skipped_keys_stand_in_one_row_per_reason(tmp_path: Path) -> None:
+    reasons = [f"too few usable ROIs: {n}, needs 500" for n in (16, 9, 9)] + [
+        "too short: 1 time bin(s), needs 2"
+    ]
+    page = report(summary("succeeded", [outcome(n, "skipped", r) for n, r in enumerate(reasons)]), tmp_path)
+    assert "too few usable ROIs: 9–16, needs 500" in page.text
+    assert "too short: 1 time bin(s), needs 2" in page.text
+    assert len(page.all("details")) == 2
+    assert page.text.count("subject_id 100 · session 1") >= 1
+
+
 def test_long_messages_are_cut(tmp_path: Path) -> None:
     page = report(summary("failed", [outcome(1, "failed", "x" * 100_000)]), tmp_path)
     assert f"… ({(100_000 - text.LONGEST) // 1000} 000 more characters in summary.json)" in page.text
@@ -371,6 +384,23 @@ def test_figures_of_the_latest_recording_where_nothing_was_computed(
     page = report(summary("succeeded", []), tmp_path)
     assert [asked for asked, _ in database["asked"]] == [key(0), key(0)]
     assert "the latest recording, since this round computed none" in page.text
+
+
+def test_a_round_draws_only_the_tables_that_it_added_to(database: dict[str, Any], tmp_path: Path) -> None:
+    database["tables"] = [TABLE, "svd.Other"]
+    page = report(summary("succeeded", [outcome(1, "done")]), tmp_path, everything=False)
+    assert page.all("svg", **{"class": "plot"})
+    assert "svd.Other" not in page.text
+
+
+@pytest.mark.parametrize("name", ["failed", "skipped"])
+def test_a_round_that_added_nothing_says_how_to_draw_the_rest(
+    database: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    page = report(summary("succeeded", [outcome(1, name, "x")]), tmp_path, everything=False)
+    assert not page.all("svg", **{"class": "plot"})
+    assert "This round added no result." in page.text
+    assert "run_workflow report" in page.text
 
 
 def test_keys_from_json_are_the_keys_of_the_database(database: dict[str, Any]) -> None:
@@ -441,6 +471,7 @@ def test_a_figure_that_fails_takes_nothing_else_with_it(
         seen.extend(done)
         return [Figure("A later analysis", "its caption")]
 
+    database["tables"] = ["a.Fails", TABLE]
     monkeypatch.setattr(gallery, "FIGURES", {"a.Fails": fails, TABLE: works})
     keys = [outcome(1, "done"), outcome(2, "failed", "x"), outcome(3, "skipped", "y")]
     page = report(summary("failed", keys), tmp_path)

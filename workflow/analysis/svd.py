@@ -1,11 +1,6 @@
 """Singular value decomposition of normalised activity, Z = U S Vᵀ, by the Gram matrix of its smaller side.
 
-The Gram matrix squares the singular values, so small ones lose digits: relative to the largest they are good
-to 1e-12 above 1e-3, to about 3e-8 at 1e-5, and lost below about 1e-7. Hence two limits: values below
-``CLAMP`` are stored as 0, without vectors, and a value between ``CLAMP`` and ``TRUST`` sends the whole
-matrix to LAPACK's direct ``gesdd``. An exact zero comes out near 1e-8, so it is clamped and needs no
-direct route: duplicated traces give such zeros, and so do centred traces where N ≥ T, because they are
-orthogonal to a constant time course.
+Where the Gram matrix cannot be trusted (`workflow.analysis.gram`), LAPACK's ``gesdd`` takes the whole matrix.
 """
 
 from __future__ import annotations
@@ -15,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import svd as direct_svd
-from scipy.linalg.blas import dsyrk
 
 from workflow.analysis.arrays import Floats, real_matrix
 from workflow.analysis.eigen import largest_eigenvectors
+from workflow.analysis.gram import clamped, gram, singular_values, untrustworthy
 
-CLAMP = 1e-7
-TRUST = 1e-5
 # Below this, squares have lost digits to underflow.
 SMALLEST_SQUARE = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps ** 2)
 # Components whose signs are looked up at a time when their time courses are not kept.
@@ -114,7 +107,7 @@ def population_svd(Z: ArrayLike, *, max_components: int = 1000, overwrite: bool 
     if not (own.flags.c_contiguous or own.flags.f_contiguous):
         own = np.ascontiguousarray(own)
     rois_are_fewer = own.shape[0] <= own.shape[1]
-    G = _gram(own, over_rois=rois_are_fewer)
+    G = gram(own, over_rois=rois_are_fewer)
     with np.errstate(over="ignore"):
         total = float(np.trace(G))
     if not np.isfinite(total):
@@ -123,39 +116,20 @@ def population_svd(Z: ArrayLike, *, max_components: int = 1000, overwrite: bool 
         raise ValueError("Z must not be 0 everywhere, or so small that its squares are: nothing to decompose")
 
     def n_wanted(eigenvalues: Floats) -> int:
-        s = _singular_values(eigenvalues)
-        if _untrustworthy(s):
+        s = singular_values(eigenvalues)
+        if untrustworthy(s):
             return 0
         return max(n_components_for(s), min(max_components, int(np.count_nonzero(s))))
 
     eigenvalues, vectors = largest_eigenvectors(G, n_wanted)
     del G
-    s = _singular_values(eigenvalues)
-    if _untrustworthy(s):
+    s = singular_values(eigenvalues)
+    if untrustworthy(s):
         expendable = own is not matrix or (overwrite and own.flags.writeable)
         return _by_gesdd(own, max_components, overwrite=expendable)
     if rois_are_fewer:
         return _from_roi_side(own, s, vectors, max_components)
     return _from_frame_side(own, s, vectors, max_components)
-
-
-def _gram(Z: Floats, *, over_rois: bool) -> Floats:
-    """Lower triangle of Z Zᵀ or ZᵀZ: half the work of a matrix product, and no copy of Z."""
-    if Z.flags.c_contiguous:
-        return dsyrk(1.0, Z.T, trans=int(over_rois), lower=1)
-    return dsyrk(1.0, Z, trans=int(not over_rois), lower=1)
-
-
-def _singular_values(eigenvalues: Floats) -> Floats:
-    return _clamped(np.sqrt(np.maximum(eigenvalues, 0.0)))  # rounding can leave an eigenvalue below 0
-
-
-def _clamped(s: Floats) -> Floats:
-    return np.where(s < CLAMP * s[0], 0.0, s)
-
-
-def _untrustworthy(s: Floats) -> bool:
-    return bool(np.any((s > 0) & (s < TRUST * s[0])))
 
 
 def _from_roi_side(Z: Floats, s: Floats, U: Floats, max_components: int) -> SVD:
@@ -188,7 +162,7 @@ def _by_gesdd(Z: Floats, max_components: int, *, overwrite: bool) -> SVD:
         U, Vt = Ut.T, V.T
     else:
         U, s, Vt = direct_svd(Z, full_matrices=False, overwrite_a=overwrite, check_finite=False)
-    s = _clamped(s)
+    s = clamped(s)
     k90 = n_components_for(s)
     m = min(max_components, int(np.count_nonzero(s)))
     signs = _signs(Vt[: max(m, k90)])

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, ClassVar, Protocol
 
+import datajoint as dj
 import numpy as np
+from datajoint.blob import pack
 
 Key = dict[str, Any]
 
-#: Largest INSERT statement; well below the 64 MiB that MySQL servers accept by default, since the
-#: client may write two characters for each byte.
+#: Rows that go into one INSERT statement, in bytes.
 INSERT_BYTES = 8 * 2**20
+#: What a statement holds besides the values.
+STATEMENT_OVERHEAD = 4096
+#: Longest statement that PostgreSQL reads.
+POSTGRESQL_STATEMENT = 2**30 - 1
+#: Counted for a number, and for what precedes an array's values.
+SMALL_VALUE = 64
 
 
 class Inputs(Protocol):
@@ -30,6 +37,9 @@ class ThreeSteps:
     gives, and comparing whole arrays takes minutes; so a digest stands for them.
     """
 
+    #: The commit that is running, for the column ``code_commit``.
+    code_commit: ClassVar[str] = ""
+
     def read(self, key: Key) -> Inputs:
         """Fetch everything that the computation needs."""
         raise NotImplementedError
@@ -44,37 +54,85 @@ class ThreeSteps:
 
     def make(self, key: Key) -> Generator[Any, Any, None]:
         """Compute one key."""
-        inputs = self.read(key)
+        inputs: Any = self.read(key)
         result = yield (inputs.digest,)
         if result is None:
             result = self.compute(inputs)
+            inputs = None  # or it would still be in memory when everything is read again
             yield result
+        inputs = None
         self.store(key, result)
         yield
 
 
 def insert_chunked(table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert rows in statements of bounded size.
+    """Insert rows in statements that the server accepts.
 
     Parameters
     ----------
     table : datajoint.Table
-        Where to insert.
+        Where to insert: an instance or a class.
     rows : iterable of mapping
-        The rows; NumPy arrays are weighed by their bytes.
+        The rows, taken one by one as they are needed.
+
+    Raises
+    ------
+    datajoint.DataJointError
+        If a row can never be stored because one of its values is too large; it is not sent.
     """
+    table = table() if isinstance(table, type) else table
+    limit, why = _row_limit(table.connection)
     chunk: list[Mapping[str, Any]] = []
     size = 0
     for row in rows:
-        weight = sum(value.nbytes if isinstance(value, np.ndarray) else 64 for value in row.values())
-        if chunk and size + weight > INSERT_BYTES:
-            _insert(table, chunk)
+        weights = {name: _weight(value) for name, value in row.items()}
+        weight = sum(weights.values())
+        if weight > limit:
+            _require_fits(table, row, limit, why)
+        if chunk and size + weight > min(INSERT_BYTES, limit):
+            table.insert(chunk)
             chunk, size = [], 0
         chunk.append(row)
         size += weight
     if chunk:
-        _insert(table, chunk)
+        table.insert(chunk)
 
 
-def _insert(table: Any, chunk: Sequence[Mapping[str, Any]]) -> None:
-    table.insert(chunk)
+def _row_limit(connection: Any) -> tuple[int, str]:
+    """How many bytes a row may have, since a row is never split, and what sets that limit.
+
+    Both clients write each byte of a blob as two hexadecimal digits into the statement.
+    """
+    if connection.adapter.backend == "mysql":
+        packet = int(connection.query("SELECT @@max_allowed_packet").fetchone()[0])
+        why = f"half of the server's max_allowed_packet of {packet} bytes: raise that variable on the server"
+    else:
+        packet = POSTGRESQL_STATEMENT
+        why = "half of PostgreSQL's limit of 1 GiB per statement, which cannot be raised"
+    return max(packet - STATEMENT_OVERHEAD, 0) // 2, why
+
+
+def _weight(value: Any) -> int:
+    """Bound the bytes of a value from above."""
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes) + SMALL_VALUE
+    if isinstance(value, str | bytes):
+        return 4 * len(value) if isinstance(value, str) else len(value)
+    if isinstance(value, list | tuple | dict | set):
+        return len(pack(value))
+    return SMALL_VALUE
+
+
+def _require_fits(table: Any, row: Mapping[str, Any], limit: int, why: str) -> None:
+    """Refuse a row that is too large as it would be stored, that is, compressed."""
+    stored = {
+        name: len(pack(value)) if isinstance(value, np.ndarray) else _weight(value)
+        for name, value in row.items()
+    }
+    if sum(stored.values()) <= limit:
+        return
+    largest = max(stored, key=lambda name: stored[name])
+    raise dj.DataJointError(
+        f"{table.full_table_name}, column {largest}: a value of {stored[largest]} bytes can never be stored, "
+        f"because a row may have {limit} bytes here ({why})"
+    )

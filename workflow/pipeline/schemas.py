@@ -5,19 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import datajoint as dj
 
-from workflow.pipeline import exp2, img, lab, stimanal, svd
+from workflow.pipeline import exp2, img, lab, stimanal
+from workflow.pipeline.discovery import discover
+from workflow.pipeline.float_blobs import store_floats_uncompressed
 from workflow.pipeline.legacy_blobs import attach_blob_codec
 from workflow.settings import Settings
 
 UPSTREAM: dict[str, ModuleType] = {"lab": lab, "exp2": exp2, "img": img, "stimanal": stimanal}
 
-#: Modules whose Computed and Imported tables are served; each has a schema of its own.
-SERVED: dict[str, ModuleType] = {"svd": svd}
+#: Where the modules of computed tables are; each module has a schema of its own.
+PACKAGES = ("workflow.pipeline",)
 
 #: Upstream tables that not every database has.
 OPTIONAL = {"ROIdeltaF", "ROISpikes"}
@@ -31,6 +34,18 @@ _LOCK = {
     "mysql": ("SELECT GET_LOCK('datajoint-round', 120)", "SELECT RELEASE_LOCK('datajoint-round')"),
     "postgresql": ("SELECT pg_advisory_lock(20260101)", "SELECT pg_advisory_unlock(20260101)"),
 }
+
+
+@cache
+def served() -> dict[str, ModuleType]:
+    """Give the modules whose Computed and Imported tables are served, parents before children.
+
+    Raises
+    ------
+    ModuleError
+        If one of them cannot be used.
+    """
+    return discover(PACKAGES, leave_out=UPSTREAM.values())
 
 
 def activate(settings: Settings) -> None:
@@ -48,7 +63,11 @@ def activate(settings: Settings) -> None:
     ------
     UpstreamError
         If the database lacks an upstream schema or table.
+    ModuleError
+        If a module of ours cannot be used.
     """
+    store_floats_uncompressed()
+    served()  # before anything is declared
     with _alone(dj.conn()):
         _activate(settings)
 
@@ -75,7 +94,7 @@ def _activate(settings: Settings) -> None:
         else:
             attach_blob_codec([settings.upstream[name]])
             _read(module, name, settings.upstream[name])
-    for name, module in SERVED.items():
+    for name, module in served().items():
         if not module.schema.is_activated():
             module.schema.activate(f"{settings.prefix}{name}")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 import datajoint as dj
@@ -16,33 +17,68 @@ from workflow.pipeline import exp2, img
 Key = dict[str, Any]
 
 _ORDER = ["fov_num", "plane_num", "channel_num", "roi_number"]
+#: ROIs fetched at a time: 40 MB at 20,000 frames in double precision.
+SLICE_ROIS = 256
 
 
-@dataclass(frozen=True)
+Traces = NDArray[np.floating[Any]]
+
+#: Hash of a stored blob, worked out by the server: only the hash travels.
+_HASH = {"mysql": "SHA2({}, 256)", "postgresql": "encode(sha256({}), 'hex')"}
+
+
 class Activity:
     """Traces of one epoch, trace i belonging to key i.
 
-    Attributes
+    Parameters
     ----------
-    F : ndarray, shape (N, T)
-        One row per ROI, one column per frame, in the precision of the database.
+    F : (N, T) ndarray, or callable
+        The traces, or a function that fetches those of the keys that it is given, when they are first used.
     keys : list of dict
         Primary keys of the ROIs, ordered by field of view, plane, channel and ROI number.
     frame_rate : float
         Frames per second (Hz).
+    contents : str, optional
+        Hash of the stored traces, taken before any of them is fetched. Without it, the traces are hashed.
     """
 
-    F: NDArray[np.floating[Any]]
-    keys: list[Key]
-    frame_rate: float
+    def __init__(
+        self,
+        F: Traces | Callable[[list[Key]], Traces],
+        keys: list[Key],
+        frame_rate: float,
+        contents: str = "",
+    ) -> None:
+        self._given = F
+        self.keys = keys
+        self.frame_rate = frame_rate
+        self._contents = contents
+
+    @cached_property
+    def F(self) -> Traces:  # noqa: N802
+        """One row per ROI, one column per frame, in the precision of the database."""
+        return self._given(self.keys) if callable(self._given) else self._given
+
+    @cached_property
+    def n_frames(self) -> int:
+        """How many frames there are; until all traces are used, the first one tells."""
+        known = self._given(self.keys[:1]) if callable(self._given) and "F" not in vars(self) else self.F
+        return int(known.shape[1])
 
     @property
     def digest(self) -> str:
         """A hash that changes when any trace, key or the frame rate does."""
         hashed = hashlib.blake2b(digest_size=16)
-        hashed.update(repr((self.F.shape, str(self.F.dtype), self.frame_rate, self.keys)).encode())
-        hashed.update(np.ascontiguousarray(self.F).data)
+        hashed.update(repr((self.frame_rate, self.keys, self._contents)).encode())
+        if not self._contents:
+            hashed.update(repr((self.F.shape, str(self.F.dtype))).encode())
+            for trace in self.F:  # row by row: nothing is copied but a row that is not contiguous
+                hashed.update(np.ascontiguousarray(trace).data)
         return hashed.hexdigest()
+
+    def between(self, start: int, stop: int) -> Activity:
+        """The same ROIs from one frame up to another; the traces are a view."""
+        return Activity(self.F[:, start:stop], self.keys, self.frame_rate)
 
 
 def trace_tables() -> dict[str, tuple[Any, str]]:
@@ -51,8 +87,12 @@ def trace_tables() -> dict[str, tuple[Any, str]]:
     return {name: entry for name, entry in known.items() if entry[0] is not None}
 
 
-def fetch_activity(key: Mapping[str, Any], activity: str) -> Activity:
-    """Fetch the traces of an epoch's good ROIs in one ordered query.
+def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
+    """Find the good ROIs of an epoch and what their traces are like; fetch the traces when they are used.
+
+    So a look at whether anything has changed since costs no more than hashes of the traces, which the server
+    makes. The traces come in one ordered pass, in slices of the list of ROIs, each straight into its rows of
+    the result: beside that, only one slice is ever in memory.
 
     Parameters
     ----------
@@ -60,40 +100,69 @@ def fetch_activity(key: Mapping[str, Any], activity: str) -> Activity:
         Primary key of the epoch; other entries are ignored.
     activity : {'dff', 'spikes'}
         Which traces.
+    brain_area : str, optional
+        Only ROIs in this area.
 
     Returns
     -------
     Activity
+        Its traces raise a DataJointError, when they are used, if one is no array of one dimension, if they
+        differ in length, or if the ROIs have changed meanwhile.
 
     Raises
     ------
     datajoint.DataJointError
-        If a trace is not an array of one dimension, or the traces differ in length.
+        If the frame rate is not one positive number.
     """
     epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
+    session = {name: key[name] for name in exp2.Session().primary_key}
     table, attribute = trace_tables()[activity]
-    good = (table & epoch) - img.ROIBad
+    good = (table & epoch) - (img.ROIBad() & session)
+    if brain_area is not None:
+        good &= (img.ROIBrainArea() & session & {"brain_area": brain_area}).proj()
     names = img.ROI().primary_key
-    keys: list[Key] = []
-    rows: list[NDArray[np.floating[Any]]] = []
-    for record in good.proj(attribute).to_dicts(order_by=_ORDER):
-        keys.append({name: record[name] for name in names})
-        rows.append(_vector(record[attribute], keys[-1], attribute))
-    return Activity(_stack(rows, attribute), keys, _frame_rate(epoch))
+    hashed = good.proj(contents=_HASH[good.connection.adapter.backend].format(attribute))
+    found = hashed.to_dicts(order_by=_ORDER)
+    keys = [{name: row[name] for name in names} for row in found]
+    contents = " ".join([attribute, *(row["contents"] for row in found)])
+    return Activity(partial(_fetch, good, attribute), keys, _frame_rate(epoch), contents)
 
 
-def _stack(rows: Sequence[NDArray[np.floating[Any]]], attribute: str) -> NDArray[np.floating[Any]]:
-    if not rows:
-        return np.empty((0, 0))
-    lengths = {row.size for row in rows}
-    if len(lengths) > 1:
+def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
+    F: Traces = np.empty((0, 0))
+    for start in range(0, len(keys), SLICE_ROIS):
+        expected = keys[start : start + SLICE_ROIS]
+        records = (good.proj(attribute) & _ranges(expected)).to_dicts(order_by=_ORDER)
+        if [{name: record[name] for name in expected[0]} for record in records] != expected:
+            raise dj.DataJointError(f"{attribute}: the ROIs of this epoch changed while they were read")
+        for row, record in enumerate(records, start):
+            trace = _vector(record[attribute], keys[row], attribute)
+            if row == 0:
+                F = np.empty((len(keys), trace.size), trace.dtype)
+            F = _room_for(trace, F, keys[row], attribute)
+            F[row] = trace
+    return F
+
+
+def _ranges(keys: Sequence[Key]) -> list[dj.AndList]:
+    """Restrict to what stands between the first and the last of some ordered ROIs, plane by plane."""
+    ranges = []
+    for place, here in groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]}):
+        numbers = [key["roi_number"] for key in here]
+        ranges.append(dj.AndList([place, f"roi_number BETWEEN {numbers[0]:d} AND {numbers[-1]:d}"]))
+    return ranges
+
+
+def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
+    """Return the traces so far, in a precision that holds the next one too."""
+    if trace.size != F.shape[1]:
         raise dj.DataJointError(
-            f"{attribute}: the traces of this epoch have {min(lengths)} to {max(lengths)} frames"
+            f"{attribute} of ROI {key} has {trace.size} frames, the ROIs before it have {F.shape[1]}"
         )
-    return np.stack(rows)
+    return F.astype(np.result_type(F.dtype, trace.dtype), copy=False)
 
 
-def _vector(trace: Any, key: Key, attribute: str) -> NDArray[np.floating[Any]]:
+def _vector(trace: Any, key: Key, attribute: str) -> Traces:
     values = np.asarray(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(

@@ -52,15 +52,25 @@ def computed_tables(modules: Mapping[str, ModuleType]) -> dict[str, Any]:
     -------
     dict of str to table
         ``module.Class`` and an instance of the class, parents before children.
+
+    Raises
+    ------
+    RequestError
+        If a table was never given to its schema. A class whose name begins with ``_`` is no table.
     """
-    tables = {
-        f"{name}.{attribute}": value()
+    classes: dict[str, Any] = {
+        f"{name}.{attribute}": value
         for name, module in modules.items()
         for attribute, value in vars(module).items()
         if isinstance(value, type)
         and issubclass(value, dj.Computed | dj.Imported)
         and value.__module__ == module.__name__
+        and not attribute.startswith("_")
     }
+    for label, value in classes.items():
+        if value.database is None:
+            raise RequestError(f"{label} belongs to no schema: write @schema above its class")
+    tables = {label: value() for label, value in classes.items()}
     if not tables:
         return {}
     dependencies = next(iter(tables.values())).connection.dependencies

@@ -21,6 +21,7 @@ from workflow.exit_codes import (
     VERDICTS,
 )
 from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachableError
+from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
 from workflow.populate import ledger, worker
 from workflow.populate.plan import RequestError, parse_restriction, select
@@ -28,7 +29,7 @@ from workflow.populate.progress import Progress
 from workflow.populate.summary import Summary, now
 from workflow.settings import Settings
 
-REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError)
+REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, ModuleError)
 UNREACHABLE = (DatabaseUnreachableError, dj.errors.LostConnectionError)
 
 

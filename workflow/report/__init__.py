@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workflow.report.gallery import results
 from workflow.report.page import page
+from workflow.report.results import results
 from workflow.report.summary_check import SummaryError, check
 
 __all__ = ["SummaryError", "write_report"]
 
 
-def write_report(summary: dict[str, Any], path: Path) -> None:
+def write_report(summary: dict[str, Any], path: Path, *, everything: bool = False) -> None:
     """Write the report of a round.
 
     Figures are drawn from the database that the tables are bound to. Where none is connected, the
@@ -24,6 +24,8 @@ def write_report(summary: dict[str, Any], path: Path) -> None:
         What ``summary.json`` holds (`workflow.populate.summary.Summary`).
     path : Path
         The HTML file; its directory exists. It is replaced whole or not at all.
+    everything : bool
+        Draw every table, not only those to which the round has added something.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def write_report(summary: dict[str, Any], path: Path) -> None:
         If the summary is not one that this version can read.
     """
     check(summary)
-    html = page(summary, results(summary))
+    html = page(summary, results(summary, everything=everything))
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(html, encoding="utf-8")
     partial.replace(path)

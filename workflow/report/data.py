@@ -10,13 +10,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.pipeline import exp2, img, svd
+from workflow.pipeline import exp2, img, schemas, svd
+from workflow.populate.plan import computed_tables
 
 Key = dict[str, Any]
 Floats = NDArray[np.float64]
 
 #: ROIs fetched at a time: an ROI's row of U can be kilobytes long, and only its first numbers are drawn.
 CHUNK = 1000
+
+
+#: Rows of a table without figures of its own, at most.
+MOST_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Rows of a table without their blobs, the latest keys first.
+
+    Attributes
+    ----------
+    primary : list of str
+        Names of the primary key.
+    comments : dict of str to str
+        Name and comment of every other column.
+    rows : list of dict
+        The values.
+    """
+
+    primary: list[str]
+    comments: dict[str, str]
+    rows: list[Key]
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,28 @@ class RoiMap:
 def connected() -> bool:
     """Whether the tables are bound to a database that answers."""
     return bool(svd.schema.is_activated() and svd.schema.connection.is_connected)
+
+
+def tables() -> list[str]:
+    """Labels of the served tables, parents before children."""
+    return list(computed_tables(schemas.served()))
+
+
+def identity(key: Mapping[str, Any]) -> tuple[str, ...]:
+    """Give a value that is equal for a key of the database and the same key read from JSON."""
+    return tuple(f"{name}={key[name]}" for name in sorted(key))
+
+
+def scalars(label: str) -> Scalars:
+    """Fetch everything of a table but its blobs."""
+    table = computed_tables(schemas.served())[label]
+    names = [name for name in table.heading.non_blobs if name not in table.primary_key]
+    latest_first = [f"{name} DESC" for name in table.primary_key]
+    return Scalars(
+        primary=list(table.primary_key),
+        comments={name: str(table.heading[name].comment or "") for name in names},
+        rows=list(table.proj(*names).to_dicts(order_by=latest_first, limit=MOST_ROWS)),
+    )
 
 
 def decompositions() -> list[Decomposition]:

@@ -45,16 +45,54 @@ def failures(summary: dict[str, Any]) -> str:
         return ""
     total = sum(len(keys) for keys in groups.values())
     intro = f"{count(total, 'key')} failed; keys of one table with the same cause stand together."
-    return section("failed", "What failed, and what to do", _all(groups, intro, advise=True))
+    return section("failed", "What failed, and what to do", _all(groups, intro))
 
 
 def skipped(summary: dict[str, Any]) -> str:
-    """Write the keys that were recorded with a reason instead of a result; empty if there are none."""
-    groups = _grouped(summary, "skipped")
+    """Write the keys that were recorded with a reason instead of a result; empty if there are none.
+
+    Reasons that differ in their numbers only are one row, with the range of those numbers.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for (table, cause), keys in _grouped(summary, "skipped").items():
+        alike = groups.setdefault((table, re.sub(r"\d+", "0", cause)), [])
+        alike += [(cause, key) for key in keys]
     if not groups:
         return ""
-    intro = "These cannot be computed from what was recorded. They are not tried again."
-    return section("skipped", "What was skipped, and why", _all(groups, intro, advise=False))
+    rows = [
+        _skipped_row(table, _with_ranges([cause for cause, _ in alike]), [key for _, key in alike])
+        for (table, _), alike in list(groups.items())[:MOST_GROUPS]
+    ]
+    more = len(groups) - len(rows)
+    rest = f"<p>{count(more, 'more reason')}: summary.json lists them.</p>" if more > 0 else ""
+    return section(
+        "skipped",
+        "What was skipped, and why",
+        "<p>These cannot be computed from what was recorded. They are not tried again.</p>\n"
+        '<div class="wide"><table>\n<caption>Keys without a result, by reason</caption>\n<thead><tr>'
+        '<th scope="col">Table</th><th scope="col">Reason</th><th scope="col" class="number">Keys</th>'
+        f"</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table></div>{rest}",
+    )
+
+
+def _with_ranges(causes: list[str]) -> str:
+    """Write sentences that differ in their numbers as one."""
+    pieces = []
+    for alike in zip(*(re.split(r"(\d+)", cause) for cause in causes), strict=True):
+        if alike[0].isdecimal() and len(set(alike)) > 1:
+            numbers = sorted(map(int, alike))
+            pieces.append(f"{numbers[0]}–{numbers[-1]}")
+        else:
+            pieces.append(alike[0])
+    return "".join(pieces)
+
+
+def _skipped_row(table: str, cause: str, keys: list[dict[str, Any]]) -> str:
+    summary = f"<summary>{escape(shorten(cause))}</summary>"
+    return (
+        f'<tr><th scope="row">{escape(table)}</th><td><details>{summary}{_keys(keys)}</details></td>'
+        f'<td class="number">{number(len(keys))}</td></tr>\n'
+    )
 
 
 def advice(reason: str) -> str:
@@ -81,10 +119,13 @@ def _grouped(summary: dict[str, Any], outcome: str) -> dict[tuple[str, str], lis
     return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
 
 
-def _all(groups: dict[tuple[str, str], list[dict[str, Any]]], intro: str, *, advise: bool) -> str:
+def _all(
+    groups: dict[tuple[str, str], list[dict[str, Any]]],
+    intro: str,
+) -> str:
     parts = [f"<p>{intro}</p>"] if intro else []
     shown = list(groups.items())[:MOST_GROUPS]
-    parts += [_group(table, cause, keys, advise=advise) for (table, cause), keys in shown]
+    parts += [_group(table, cause, keys) for (table, cause), keys in shown]
     if len(groups) > len(shown):
         rest = sum(len(keys) for keys in groups.values()) - sum(len(keys) for _, keys in shown)
         parts.append(
@@ -94,18 +135,25 @@ def _all(groups: dict[tuple[str, str], list[dict[str, Any]]], intro: str, *, adv
     return "\n".join(parts)
 
 
-def _group(table: str, cause: str, keys: list[dict[str, Any]], *, advise: bool) -> str:
+def _group(
+    table: str,
+    cause: str,
+    keys: list[dict[str, Any]],
+) -> str:
+    lines = [
+        '<article class="failed">',
+        f"<h3>{escape(table)} · {count(len(keys), 'key')}</h3>",
+        f'<p class="message">{escape(shorten(cause))}</p>',
+        f"<p>{escape(advice(cause))} To try {'the first of them' if len(keys) > 1 else 'it'} alone:</p>",
+        f"<pre><code>{escape(shorten(command(table, keys[0])))}</code></pre>",
+        _keys(keys),
+        "</article>",
+    ]
+    return "\n".join(lines)
+
+
+def _keys(keys: list[dict[str, Any]]) -> str:
     items = "".join(f"<li>{escape(key_text(key))}</li>" for key in keys[:MOST_KEYS])
     if len(keys) > MOST_KEYS:
         items += f"<li>and {number(len(keys) - MOST_KEYS)} more: summary.json lists them all</li>"
-    lines = [
-        f'<article class="{"failed" if advise else "skipped"}">',
-        f"<h3>{escape(table)} · {count(len(keys), 'key')}</h3>",
-        f'<p class="message">{escape(shorten(cause))}</p>',
-    ]
-    if advise:
-        lines.append(
-            f"<p>{escape(advice(cause))} To try {'the first of them' if len(keys) > 1 else 'it'} alone:</p>"
-        )
-        lines.append(f"<pre><code>{escape(shorten(command(table, keys[0])))}</code></pre>")
-    return "\n".join([*lines, f'<ul class="keys">{items}</ul>', "</article>"])
+    return f'<ul class="keys">{items}</ul>'

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from workflow.report.text import escape
@@ -117,9 +117,15 @@ class Margins:
 
 
 def panels(
-    canvas: Canvas, rows: int, columns: int, margins: Margins, *, sharey: Literal["all", "row", "none"]
+    canvas: Canvas,
+    rows: int,
+    columns: int,
+    margins: Margins,
+    *,
+    sharey: Literal["all", "row", "none"],
+    sharex: bool = True,
 ) -> NDArray[Any]:
-    """Divide a canvas into equal panels that share their x axes.
+    """Divide a canvas into equal panels.
 
     Parameters
     ----------
@@ -131,6 +137,8 @@ def panels(
         Space for labels.
     sharey : {'all', 'row', 'none'}
         Which panels share their y axes.
+    sharex : bool
+        Whether all panels share their x axes.
 
     Returns
     -------
@@ -147,7 +155,7 @@ def panels(
         "wspace": margins.between_columns / panel_width,
         "hspace": margins.between_rows / panel_height,
     }
-    return canvas.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False, gridspec_kw=place)
+    return canvas.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False, gridspec_kw=place)
 
 
 def inline_svg(canvas: Canvas, name: str, alt: str) -> str:
@@ -192,6 +200,9 @@ def plain_log_axis(axes: Axes, which: str) -> None:
     """Make an axis logarithmic with labels such as 0.01, 1 and 100."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high < 30 * low:  # powers of ten alone would be one label, or none
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())  # hundreds of small ticks take most of the time
 

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from workflow.report import data
+from workflow.report import area_spectra, communication_subspace, lds, shared_variance, timescales
+from workflow.report.default import any_table
 from workflow.report.figures import Figure
 from workflow.report.svd import population_svd
-from workflow.report.text import escape, section, shorten
+from workflow.report.text import escape, shorten
 
 #: Draws the figures of one table from the database, given the keys that the round computed.
 Draw = Callable[[Sequence[dict[str, Any]]], Iterable[Figure]]
 
-#: To give another analysis figures, write a function and name it here by the label of its table.
+#: Tables with figures of their own, by label. Any other table gets those of `any_table`.
 FIGURES: dict[str, Draw] = {
     "svd.PopulationSVD": population_svd,
+    "area_svd.AreaSVD": area_spectra.area_svds,
+    "matched_svd.MatchedAreaSVD": area_spectra.matched_area_svds,
+    "partition_svd.PartitionSVD": area_spectra.partition_svds,
+    "shuffle.AreaShuffle": area_spectra.area_shuffles,
+    "timescale.ComponentTimescale": timescales.component_timescales,
+    "timescale.AreaComponentTimescale": timescales.area_component_timescales,
+    "lds.LDS": lds.systems,
+    "lds.AreaLDS": lds.area_systems,
+    "shared_variance.SharedVariance": shared_variance.shared_variances,
+    "communication_subspace.CommunicationSubspace": communication_subspace.communication_subspaces,
 }
 
 
-def results(summary: dict[str, Any]) -> str:
-    """Draw everything that can be drawn.
+def figures(summary: dict[str, Any], labels: Iterable[str]) -> str:
+    """Draw tables from the database.
 
     A figure that cannot be drawn is said in its place; the rest of the report does not depend on it.
 
@@ -28,17 +40,24 @@ def results(summary: dict[str, Any]) -> str:
     ----------
     summary : dict
         What ``summary.json`` holds, checked.
+    labels : iterable of str
+        Which tables, in any order.
 
     Returns
     -------
     str
-        HTML; a notice where no database is connected.
+        HTML.
     """
-    if summary["verdict"] == "refused" or not data.connected():
-        notice = "Figures are drawn from the database, and this report was made without a connection to it."
-        return section("results", "Results", f'<p class="notice">{notice}</p>')
-    parts = [_figures(label, draw, _done(summary, label)) for label, draw in FIGURES.items()]
-    return section("results", "Results", "\n".join(parts))
+    return "\n".join(
+        _figures(label, FIGURES.get(label, partial(any_table, label)), _done(summary, label))
+        for label in sorted(labels, key=_place)
+    )
+
+
+def _place(label: str) -> int:
+    """Order the tables as `FIGURES` does; those without figures of their own come last, parents first."""
+    labels = list(FIGURES)
+    return labels.index(label) if label in FIGURES else len(labels)
 
 
 def _done(summary: dict[str, Any], label: str) -> list[dict[str, Any]]:

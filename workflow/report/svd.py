@@ -39,9 +39,9 @@ def population_svd(done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     every = data.decompositions()
     if not every:
         return
-    new = {_identity(key) for key in done}
+    new = {data.identity(key) for key in done}
     ordered = sorted(
-        every, key=lambda one: _identity(one.key) not in new
+        every, key=lambda one: data.identity(one.key) not in new
     )  # stable: latest first in each half
     shown = sorted(ordered[:MOST_CURVES], key=lambda one: tuple(one.key.values()))
     variances = [_variances(data.singular_values(one.key)) for one in shown]
@@ -71,7 +71,7 @@ def choose(every: Sequence[Decomposition], new: set[tuple[str, ...]]) -> tuple[D
     str
         Why.
     """
-    candidates = [one for one in every if _identity(one.key) in new]
+    candidates = [one for one in every if data.identity(one.key) in new]
     if candidates:
         largest = max(candidates, key=lambda one: (one.n_rois, one.n_frames))
         return largest, "the one with most ROIs of those computed in this round"
@@ -130,11 +130,6 @@ def components(one: Decomposition, why: str, variance: Floats, courses: Floats) 
         "is drawn so that its largest deflection is positive.",
         svg,
     )
-
-
-def _identity(key: Mapping[str, Any]) -> tuple[str, ...]:
-    """Equal for a key of the database and the same key read from JSON."""
-    return tuple(f"{name}={key[name]}" for name in sorted(key))
 
 
 def _variances(singular_values: Floats) -> Floats:

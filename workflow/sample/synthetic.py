@@ -24,8 +24,11 @@ from workflow.sample.errors import SampleError
 from workflow.sample.recording import Epoch, Plane, Roi, Session, Trace, Truth
 
 #: Part of every label: raise it when the same size and seed come to mean other numbers.
-RECIPE = 1
+RECIPE = 2
 MAX_SEED = 9999
+#: Where one area ends and the next begins, in both directions, as a fraction of the field of view: the areas
+#: differ in size, and in the large sample one of them has the 500 ROIs that matched sizes need.
+BORDER = 0.6
 
 #: Oddity -> (animal, session, epoch number), each counted from 1.
 ODDITIES = {
@@ -121,9 +124,8 @@ def _neurons(rng: np.random.Generator, animal: int, size: Size) -> _Neurons:
     microscope, areas = _ANIMALS[animal - 1]
     count, pixels = size.neurons[animal - 1], microscope.pixels
     x, y = rng.uniform(0.02, 0.98, size=(2, count)) * pixels
-    columns = 2 if len(areas) > 2 else 1
-    rows = len(areas) // columns
-    tile = (y * rows // pixels).astype(int) * columns + (x * columns // pixels).astype(int)
+    columns = len(areas) // 2
+    tile = (y > BORDER * pixels).astype(int) * columns + (x > BORDER * pixels).astype(int) * (columns - 1)
     return _Neurons(
         x=x,
         y=y,

@@ -1,0 +1,67 @@
+"""A value that is no trace makes one key fail, by name; everything else is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from databases import Server
+from lab import Lab
+
+pytest_plugins = ("databases",)
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+#: Damages the trace of one ROI in each of a few epochs: bytes are put into the server as they are.
+DAMAGE = """
+import numpy as np
+values = [b"no blob at all", "text", np.ones((3, 4)), ["a", "b"], np.zeros(17)]
+epochs = (svd.PopulationSVD().key_source & {"svd_params": "mesoscope"}).keys(order_by="KEY")
+answer = []
+for epoch, value in zip(epochs, values):
+    epoch = {name: epoch[name] for name in exp2.SessionEpoch().primary_key}
+    roi = ((img.ROIdeltaF() & epoch) - img.ROIBad).keys(order_by="KEY")[4]
+    table = img.ROIdeltaF()
+    if isinstance(value, bytes):
+        quote = table.adapter.quote_identifier
+        where = " AND ".join(f"{quote(name)} = '{item}'" for name, item in roi.items())
+        query = f"UPDATE {table.full_table_name} SET {quote('dff_trace')} = %s WHERE {where}"
+        table.connection.query(query, args=(value,))
+    else:
+        table.update1({**roi, "dff_trace": value})
+    answer.append([epoch, roi["roi_number"]])
+"""
+
+
+@pytest.fixture(params=["postgresql_server", "mysql_server"])
+def lab(request: pytest.FixtureRequest, schemas: Callable[[Server], str]) -> Lab:
+    """A laboratory with the small sample, on each kind of server."""
+    server = request.getfixturevalue(request.param)
+    laboratory = Lab(server, schemas(server))
+    assert laboratory.workflow("sample").returncode == 0
+    return laboratory
+
+
+def test_damaged_traces_fail_by_name_and_the_rest_goes_on(lab: Lab) -> None:
+    """Bytes that hold nothing, text, a matrix, a list of words and a trace that is too short."""
+    damaged = lab.execute(DAMAGE)
+    assert len(damaged) == 5
+    chosen = ("--tables", "PopulationSVD", "--where", '{"svd_params": "mesoscope"}')
+    due = [10, 5]  # what failed is due again
+    for upstream, n_due in zip(["declare", "read"], due, strict=True):
+        result = lab.workflow("run", *chosen, "--json", WORKFLOW_UPSTREAM=upstream, WORKFLOW_COMMIT=COMMIT)
+        assert result.returncode == 1, result.stderr
+        summary = json.loads(result.stdout)
+        [table] = summary["tables"]
+        assert (table["due"], table["failed"], table["done"] + table["skipped"]) == (n_due, 5, n_due - 5)
+        for epoch, roi_number in damaged:
+            [reason] = [
+                key["reason"]
+                for key in summary["keys"]
+                if key["outcome"] == "failed" and epoch.items() <= key["key"].items()
+            ]
+            assert "dff_trace" in reason
+            assert f"'roi_number': {roi_number}" in reason
+            assert "\n" not in reason
+    assert lab.execute("answer = svd.PopulationSVD().to_arrays('code_commit').tolist()") == [COMMIT] * 5

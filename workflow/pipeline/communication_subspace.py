@@ -1,0 +1,295 @@
+"""How one brain area's activity predicts another's, and through how few dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datajoint as dj
+import numpy as np
+
+from workflow.analysis import communication_subspace as analysis
+from workflow.pipeline import exp2, img, lab
+from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
+from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS
+from workflow.pipeline.drawn import draw, fetch_drawn, good_rois
+from workflow.pipeline.epochs import with_traces
+from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, at_most, problems
+from workflow.pipeline.prepared import Prepared, prepare
+from workflow.pipeline.seeds import seed_for
+from workflow.pipeline.traces import Activity, trace_tables
+
+schema = dj.Schema()
+
+IN_BOTH = "in both areas"
+
+
+@schema
+class CommunicationSubspaceParams(CheckedLookup):
+    """Which ROIs, ranks and lags are tried, and which recordings it applies to."""
+
+    definition = """
+    # preparation of activity for the communication subspace
+    communication_subspace_params : varchar(32)
+    ---
+    activity : enum('dff', 'spikes')
+    recording : enum('mesoscope', 'other')  # sessions that these parameters apply to
+    time_bin : float64  # s, 0 = every frame
+    n_rois : int32  # at most so many ROIs of each area, drawn at random, so that areas compare
+    max_rank : int16  # ranks 0 to this are tried
+    max_lag : int16  # lags 0 to this are tried, in time bins
+    folds : int16  # blocks of time for cross-validation
+    gap : int16  # time bins on either side of a block that are left out of training
+    ridge_min : float64  # in units of the mean variance of the source ROIs
+    ridge_max : float64  # in the same units
+    n_ridges : int16  # evenly spaced in their logarithm
+    seed : int32  # decides which ROIs are drawn
+    """
+    contents: ClassVar = [("mesoscope", "dff", "mesoscope", 0.0, 80, 40, 30, 10, 50, 1e-4, 1.0, 9, 0)]
+
+    @staticmethod
+    def check(row: Row) -> str:
+        """Require ranks that the ROIs allow, and enough blocks to fit, choose and test on."""
+        return problems(
+            at_least(row, "time_bin", 0),
+            at_least(row, "n_rois", 1),
+            at_least(row, "max_rank", 1),
+            at_most(row, "max_rank", "n_rois"),
+            at_least(row, "max_lag", 0),
+            at_least(row, "folds", analysis.MIN_FOLDS),
+            at_least(row, "gap", 0),
+            above(row, "ridge_min", 0),
+            at_least(row, "ridge_max", "ridge_min"),
+            at_least(row, "n_ridges", 1),
+            at_least(row, "seed", 0),
+        )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The ROIs drawn from one area, and how many there were to draw from."""
+
+    area: str
+    seed: int
+    available: int
+    activity: Activity
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    source: _Side
+    target: _Side
+    in_both: list[Key]
+    params: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that was read."""
+        sides = [
+            (side.area, side.seed, side.available, side.activity.digest)
+            for side in (self.source, self.target)
+        ]
+        return repr((sides, self.in_both, sorted(self.params.items())))
+
+
+@dataclass(frozen=True)
+class _Result:
+    columns: dict[str, Any]
+    rois: list[tuple[Key, str]]  # each with its side
+    unused: list[tuple[Key, str]]  # each with the reason
+    subspace: analysis.CommunicationSubspace | None
+
+
+@schema
+class CommunicationSubspace(ThreeSteps, dj.Computed):
+    """Reduced-rank regression of one area's activity on another's, at every rank and lag."""
+
+    definition = f"""
+    # reduced-rank regression of a target area on a source area in one epoch
+    -> exp2.SessionEpoch
+    -> lab.BrainArea.proj(source_area="brain_area")
+    -> lab.BrainArea.proj(target_area="brain_area")
+    -> CommunicationSubspaceParams
+    ---
+    {SIZE_COLUMNS}
+    n_source : int32  # ROIs of the source that were used
+    n_target : int32  # ROIs of the target that were used
+    n_source_available : int32  # good ROIs of the source, from which they were drawn
+    n_target_available : int32  # good ROIs of the target, from which they were drawn
+    best_lag=null : int16  # time bins by which the source leads where it predicts best; NULL = it does not
+    best_rank=null : int16  # at that lag, the smallest rank within one standard error of the best
+    best_r2=null : float64  # cross-validated, at that lag and rank
+    source_seed : int64  # of the draw of ROIs, the same in all pairs with this area
+    target_seed : int64
+    code_commit="" : varchar(40)  # commit that computed this row
+    """
+
+    class ROI(dj.Part):
+        """An ROI that was used."""
+
+        definition = """
+        # ROIs and the area that they stand for
+        -> master
+        -> img.ROI
+        ---
+        side : enum('source', 'target')
+        """
+
+    class Lag(dj.Part):
+        """One lag."""
+
+        definition = """
+        # lags; positive = the source leads
+        -> master
+        lag_bins : int16  # time bins
+        ---
+        lag_time : float64  # s
+        best_rank : int16  # smallest rank within one standard error of the best
+        best_r2 : float64  # at that rank
+        r2 : <blob>  # by rank from 0; mean over the folds of 1 - squared error / deviation from the mean
+        r2_standard_error : <blob>  # of these means
+        ridge : float64  # geometric mean over the folds, in units of the mean variance of the source ROIs
+        """
+
+    class UnusedROI(dj.Part):
+        """An ROI that was left out."""
+
+        definition = UNUSED_ROIS
+
+    code_commit: ClassVar[str] = ""
+
+    @property
+    def key_source(self) -> Any:
+        """Ordered pairs of different areas that have traces in the same epoch."""
+        params = CommunicationSubspaceParams()
+        return _area_keys(params, "source_area") * _area_keys(params, "target_area") & (
+            "source_area <> target_area"
+        )
+
+    def read(self, key: Key) -> _Inputs:
+        """Draw ROIs of both areas; fetch their traces and the parameters."""
+        params = (CommunicationSubspaceParams() & key).fetch1()
+        areas = key["source_area"], key["target_area"]
+        source, target = (good_rois(key, params["activity"], area) for area in areas)
+        in_both = {tuple(roi.values()) for roi in source} & {tuple(roi.values()) for roi in target}
+        return _Inputs(
+            source=_side(key, areas[0], source, in_both, params),
+            target=_side(key, areas[1], target, in_both, params),
+            in_both=[roi for roi in source if tuple(roi.values()) in in_both],
+            params=params,
+        )
+
+    def compute(self, inputs: _Inputs) -> _Result:
+        """Bin, normalise and regress."""
+        params = inputs.params
+        source = prepare(inputs.source.activity, params["time_bin"])
+        target = prepare(inputs.target.activity, params["time_bin"])
+        reason = _shortfall(source, target, inputs)
+        subspace = None
+        if not reason:
+            subspace = analysis.communication_subspace(
+                source.Z,
+                target.Z,
+                max_rank=params["max_rank"],
+                max_lag=params["max_lag"],
+                folds=params["folds"],
+                gap=params["gap"],
+                ridges=np.geomspace(params["ridge_min"], params["ridge_max"], params["n_ridges"]),
+            )
+        columns = {
+            "skip_reason": reason,
+            "n_rois": source.n_rois + target.n_rois,
+            "n_frames": max(source.n_frames, target.n_frames),
+            "frame_rate": source.frame_rate,
+            "bin_width": source.bin_width,
+            "n_source": source.n_rois,
+            "n_target": target.n_rois,
+            "n_source_available": inputs.source.available,
+            "n_target_available": inputs.target.available,
+            "source_seed": inputs.source.seed,
+            "target_seed": inputs.target.seed,
+        }
+        return _Result(
+            columns=columns | _best(subspace),
+            rois=[(roi, "source") for roi in source.keys] + [(roi, "target") for roi in target.keys],
+            unused=source.unused + target.unused + [(roi, IN_BOTH) for roi in inputs.in_both],
+            subspace=subspace,
+        )
+
+    def store(self, key: Key, result: _Result) -> None:
+        """Insert the lags."""
+        self.insert1({**key, **result.columns, "code_commit": self.code_commit})
+        insert_chunked(self.UnusedROI, ({**key, **roi, "reason": reason} for roi, reason in result.unused))
+        if result.subspace is None:
+            return
+        insert_chunked(self.ROI, ({**key, **roi, "side": side} for roi, side in result.rois))
+        insert_chunked(self.Lag, _lags(key, result.subspace, result.columns["bin_width"]))
+
+
+def _area_keys(params: Any, name: str) -> Any:
+    """As `workflow.pipeline.epochs.area_keys`, the area being called ``name``.
+
+    Attributes must be renamed in the tables themselves: what is renamed in a join, DataJoint 2.3 quotes as
+    MySQL does, whatever the server.
+    """
+    names = [*exp2.SessionEpoch().primary_key, name]
+    rename = {name: "brain_area"}
+    populated = [
+        (dj.U(*names) & ((table() - img.ROIBad).proj() * img.ROIBrainArea().proj(**rename)))
+        * (params & {"activity": activity}).proj()
+        for activity, (table, _) in trace_tables().items()
+    ]
+    return with_traces(params) * lab.BrainArea().proj(**rename) & populated
+
+
+def _side(
+    key: Key, area: str, rois: list[Key], in_both: set[tuple[Any, ...]], params: dict[str, Any]
+) -> _Side:
+    """Draw from an area, the same ROIs in every pair that it is part of, and fetch their traces.
+
+    Those that are said to lie in the other area too are left out: they would predict themselves.
+    """
+    epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
+    seed = seed_for({**epoch, "brain_area": area}, params["seed"])
+    drawn = [roi for roi in draw(rois, params["n_rois"], seed) if tuple(roi.values()) not in in_both]
+    return _Side(area, seed, len(rois), fetch_drawn(key, params["activity"], drawn))
+
+
+def _shortfall(source: Prepared, target: Prepared, inputs: _Inputs) -> str:
+    params, bins = inputs.params, max(source.n_frames, target.n_frames)
+    needed = analysis.shortest(params["max_lag"], params["folds"], params["gap"])
+    if bins < needed:
+        return f"too short: {bins} time bin(s), needs {needed}"
+    if min(source.n_rois, target.n_rois) < params["max_rank"]:
+        return (
+            f"too few usable ROIs: {source.n_rois} in {inputs.source.area} and {target.n_rois} in "
+            f"{inputs.target.area}, rank {params['max_rank']} needs {params['max_rank']} in each"
+        )
+    return ""
+
+
+def _best(subspace: analysis.CommunicationSubspace | None) -> dict[str, Any]:
+    """Columns that only a computation fills in."""
+    columns: dict[str, Any] = {"best_lag": None, "best_rank": None, "best_r2": None}
+    if subspace is None:
+        return columns
+    lag = subspace.best_lag
+    rank = int(subspace.best_rank[lag])
+    columns |= {"best_rank": rank, "best_r2": float(subspace.r2[lag, rank])}
+    return columns | {"best_lag": lag if rank else None}
+
+
+def _lags(key: Key, subspace: analysis.CommunicationSubspace, bin_width: float) -> Iterator[Key]:
+    ridges = np.exp(np.log(subspace.ridge).mean(axis=1))
+    for lag, rank in enumerate(subspace.best_rank.tolist()):
+        yield {
+            **key,
+            "lag_bins": lag,
+            "lag_time": lag * bin_width,
+            "best_rank": rank,
+            "best_r2": float(subspace.r2[lag, rank]),
+            "r2": subspace.r2[lag],
+            "r2_standard_error": subspace.standard_error[lag],
+            "ridge": float(ridges[lag]),
+        }
