@@ -12,9 +12,9 @@ import pytest
 from ec2_support import until
 from role_support import ROOT, play
 
-LAUNCH = ROOT / "roles" / "workflow_run" / "files" / "launch"
-STATE = LAUNCH.with_name("state")
-POWEROFF = ROOT / "roles" / "instance_deadline" / "files" / "poweroff"
+LAUNCH = ROOT / "roles" / "workflow_run" / "files" / "workflow_run_launch"
+STATE = LAUNCH.with_name("workflow_run_state")
+POWEROFF = ROOT / "roles" / "instance_deadline" / "files" / "instance_deadline_poweroff"
 
 
 class Rounds:

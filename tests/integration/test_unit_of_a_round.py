@@ -25,8 +25,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
 def machine(one: Booted) -> Booted:
     """The machine, running, with a deadline of an hour and the launcher at hand."""
     one.on()
-    one.put(ROLES / "workflow_run" / "files" / "launch", "/root/launch")
-    one.put(ROLES / "instance_deadline" / "files" / "poweroff", "/root/poweroff")
+    one.put(ROLES / "workflow_run" / "files" / "workflow_run_launch", "/root/launch")
+    one.put(ROLES / "instance_deadline" / "files" / "instance_deadline_poweroff", "/root/poweroff")
     one.run("rm", "-rf", HOME)
     arm(one, 3600)
     return one

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from typing import Any
 
 import pytest
 from booted import Booted
-from ec2_machines import BASE, Machines, engine_or_skip, machine_image, machines, remove
-from ec2_support import until
+from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
+from ec2_support import emulator, until
 from project import Project
 
 WORKER = "i-0000000000000a001"
@@ -57,6 +58,8 @@ class ControlNode:
         """Wait for its end; return its exit status."""
         status = self.process.wait(900)
         self.reader.join(30)
+        if self.process.stdout:
+            self.process.stdout.close()
         return status
 
     def kill(self) -> None:
@@ -89,12 +92,14 @@ class Drill:
     def container(self, node: ControlNode) -> str:
         """Wait for the round's container; return its id."""
         look = ("docker", "ps", "--quiet", "--filter", "label=datajoint-round")
-        found = until(
-            lambda: node.process.poll() is not None or self.machine.run(*look, check=False).strip(), 900
-        )
-        assert isinstance(found, str), node.output[-3000:]
-        assert len(found.split()) == 1, found
-        return found
+
+        def running() -> list[str]:
+            return re.findall(r"^[0-9a-f]{12}$", self.machine.run(*look, check=False), re.MULTILINE)
+
+        until(lambda: running() or node.process.poll() is not None, 900)
+        found = running()
+        assert len(found) == 1, node.output[-3000:]
+        return found[0]
 
     def summary(self) -> dict[str, Any]:
         """Read the results that came home last."""
@@ -108,8 +113,15 @@ def drill(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     engine_or_skip()
     home = tmp_path_factory.mktemp("drill")
     try:
-        with machines(home / "ec2", [{"id": WORKER}], machine_image(BASE)) as cloud:
-            yield Drill(project, home, cloud)
+        options = (
+            "--backend=container",
+            f"--image={machine_image(BASE)}",
+            f"--key-file={home / 'ec2' / 'key'}",
+            f"--ca-bundle={os.environ.get('PIP_CERT', '')}",
+            "--grace=20",
+        )
+        with emulator(home / "ec2", [{"id": WORKER}], *options) as ec2:
+            yield Drill(project, home, Machines(ec2, home / "ec2"))
     finally:
         remove(home / "ec2")
         program = project.folder / "roles" / "embedded_database" / "files" / "embedded_database.py"
@@ -121,7 +133,14 @@ pytestmark = pytest.mark.timeout(1500)
 
 def test_a_container_that_is_killed(drill: Drill) -> None:
     node = drill.play()
-    drill.machine.run("docker", "kill", "--signal=KILL", drill.container(node))
+    container = drill.container(node)
+    shown = drill.machine.run(
+        "systemctl", "show", "datajoint-round", "--property=SuccessAction,FailureAction"
+    )
+    assert shown == "FailureAction=poweroff\nSuccessAction=poweroff\n"
+    timer = drill.machine.run("systemctl", "show", "instance-deadline.timer", "--property=TimersCalendar")
+    assert "OnCalendar" in timer
+    drill.machine.run("docker", "kill", "--signal=KILL", container)
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert "it was killed (exit status 137), most often because memory ran out" in node.output
