@@ -73,7 +73,7 @@ class Project:
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", **(environment or {})},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1200,
             check=False,
         )
         made = sorted(set((home / "artifacts").glob("*")) - before)
