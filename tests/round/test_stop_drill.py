@@ -76,6 +76,7 @@ class Drill:
         self.home = home
         self.cloud = cloud
         self.machine = Booted(cloud.ec2, cloud.folder, WORKER)
+        self.nodes: list[ControlNode] = []
 
     def play(self, playbook: str = "run.yml", **variables: Any) -> ControlNode:
         """Run a playbook on the machine."""
@@ -87,7 +88,8 @@ class Drill:
         }
         command = self.project.command(self.home, given | variables, "rehearsal")
         command[command.index("run.yml")] = playbook
-        return ControlNode(command, self.project.folder)
+        self.nodes.append(ControlNode(command, self.project.folder))
+        return self.nodes[-1]
 
     def container(self, node: ControlNode) -> str:
         """Wait for the round's container; return its id."""
@@ -121,7 +123,11 @@ def drill(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "--grace=20",
         )
         with emulator(home / "ec2", [{"id": WORKER}], *options) as ec2:
-            yield Drill(project, home, Machines(ec2, home / "ec2"))
+            made = Drill(project, home, Machines(ec2, home / "ec2"))
+            yield made
+            for node in made.nodes:
+                if node.process.poll() is None:
+                    node.kill()
     finally:
         remove(home / "ec2")
         program = project.folder / "roles" / "embedded_database" / "files" / "embedded_database.py"
