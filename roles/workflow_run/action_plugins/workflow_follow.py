@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ RESULTS = ("log.txt", "summary.json", "report.html")
 #: was killed its unit needs a moment to say how it ended.
 SCRIPT = """
 cd {directory} || exit 3
+mkdir -p followers && touch followers/{me}
 tries=0
 while [ ! -e exit_status ] && [ "$tries" -lt 50 ] &&
     [ "$(wc -c 2>/dev/null <output/log.txt || echo 0)" -le {offset} ]; do
@@ -58,6 +60,16 @@ tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536 | base64
 exit 0
 """
 
+#: The machine may go; but not before the others who follow have their results too, if they are alive.
+DONE = """
+cd {directory} && rm -f followers/{me} && touch collected
+tries=0
+while [ -n "$(find followers -type f -newermt '-20 seconds' 2>/dev/null)" ] && [ "$tries" -lt 100 ]; do
+    sleep 0.2
+    tries=$((tries + 1))
+done
+"""
+
 display = Display()
 
 
@@ -74,6 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not all(given):
             raise AnsibleActionFail("workflow_follow: give directory and artifacts")
         directory, artifacts = (str(path) for path in given)
+        self._me = uuid.uuid4().hex
         self._host = (task_vars or {}).get("inventory_hostname", "")
         self._patience = float(self._task.args.get("patience", 600))
         status = self._follow(directory)
@@ -95,7 +108,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _follow(self, directory: str) -> str:
         offset, rest, status = 0, b"", "-"
         while True:
-            answer = self._command(SCRIPT.format(directory=shlex.quote(directory), offset=offset))
+            script = SCRIPT.format(directory=shlex.quote(directory), offset=offset, me=self._me)
+            answer = self._command(script)
             if answer["rc"] != 0:
                 raise AnsibleActionFail(
                     f"the log in {directory} cannot be followed: {answer['stderr'].strip()}"
@@ -143,7 +157,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         collected = [name for name in RESULTS if name in listed]
         for name in collected:
             self._connection.fetch_file(f"{directory}/output/{name}", str(artifacts / name))
-        self._command(f"touch {quoted}/collected")
+        self._command(DONE.format(directory=quoted, me=self._me))
         return collected
 
     def _show(self, line: bytes) -> None:
