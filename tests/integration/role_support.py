@@ -37,6 +37,8 @@ def play(
     folder: Path,
     facts: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
+    entry: str = "main",
+    /,
     **inputs: Any,
 ) -> Outcome:
     """Run a role on localhost with these inputs and read back its facts; `folder` holds the playbook."""
@@ -44,7 +46,7 @@ def play(
     found.unlink(missing_ok=True)
     wanted = ", ".join(f"'{fact}': {fact} | default(none)" for fact in facts)
     tasks = [
-        {"name": "Run the role", "ansible.builtin.import_role": {"name": role}},
+        {"name": "Run the role", "ansible.builtin.import_role": {"name": role, "tasks_from": entry}},
         {
             "name": "Keep the facts",
             "ansible.builtin.copy": {

@@ -142,7 +142,8 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
         "MB",
         True,
     ),
-    ({"instance_deadline_hours": 0}, "instance_deadline_hours is 0", True),
+    ({"instance_deadline_hours": 0}, "instance_deadline_hours is 0", False),
+    ({"instance_deadline_hours": 23}, "must be less than instance_deadline_hours (23)", False),
 ]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import shlex
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -23,28 +25,49 @@ options:
     description: Directory on the control node for the results.
     type: path
     required: true
+  patience:
+    description: Seconds for which a lost connection is tried again.
+    type: int
+    default: 600
 """
 
 RESULTS = ("log.txt", "summary.json", "report.html")
 
 #: Waits for news for at most ten seconds, then prints the exit status (a dash while the run goes on)
-#: on the first line and what the log has got since, in base64.
+#: on the first line and what the log has got since, in base64. Whoever runs holds the lock; after a run that
+#: was killed its unit needs a moment to say how it ended.
 SCRIPT = """
 cd {directory} || exit 3
+mkdir -p followers && touch followers/{me}
 tries=0
 while [ ! -e exit_status ] && [ "$tries" -lt 50 ] &&
     [ "$(wc -c 2>/dev/null <output/log.txt || echo 0)" -le {offset} ]; do
     sleep 0.2
     tries=$((tries + 1))
 done
-alive=no
-kill -0 "$(cat launcher 2>/dev/null)" 2>/dev/null && alive=yes
-if [ -e exit_status ]; then cat exit_status
-elif [ "$alive" = yes ]; then echo -
-else echo lost
+status=-
+if flock --nonblock ../lock true; then
+    tries=0
+    while [ ! -e exit_status ] && [ "$tries" -lt 50 ]; do
+        sleep 0.2
+        tries=$((tries + 1))
+    done
+    status=lost
 fi
+[ ! -e exit_status ] || status=$(cat exit_status)
+echo "$status"
 tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536 | base64
 exit 0
+"""
+
+#: The machine may go; but not before the others who follow have their results too, if they are alive.
+DONE = """
+cd {directory} && rm -f followers/{me} && touch collected
+tries=0
+while [ -n "$(find followers -type f -newermt '-20 seconds' 2>/dev/null)" ] && [ "$tries" -lt 100 ]; do
+    sleep 0.2
+    tries=$((tries + 1))
+done
 """
 
 display = Display()
@@ -54,29 +77,39 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Poll the worker with one command every few seconds."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset({"directory", "artifacts"})
+    _VALID_ARGS = frozenset({"directory", "artifacts", "patience"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Follow until the run has ended; the result carries its exit code."""
+        """Follow until the run has ended; the result carries its exit code, and why it ended early."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         given = [self._task.args.get(name) for name in ("directory", "artifacts")]
         if not all(given):
             raise AnsibleActionFail("workflow_follow: give directory and artifacts")
         directory, artifacts = (str(path) for path in given)
-        status = self._follow(directory, (task_vars or {}).get("inventory_hostname", ""))
+        self._me = uuid.uuid4().hex
+        self._host = (task_vars or {}).get("inventory_hostname", "")
+        self._patience = float(self._task.args.get("patience", 600))
+        status = self._follow(directory)
+        cause = self._command(f"cat {shlex.quote(directory)}/cause 2>/dev/null || true")["stdout"].strip()
         collected = self._collect(directory, Path(artifacts))
         if status == "lost":
             raise AnsibleActionFail(
                 f"the run in {directory} ended without an exit status: its launcher was killed, "
                 "or the machine restarted; what is not done is due again"
             )
-        return {**result, "exit_code": int(status), "collected": collected, "changed": False}
+        return {
+            **result,
+            "exit_code": int(status),
+            "cause": cause,
+            "collected": collected,
+            "changed": False,
+        }
 
-    def _follow(self, directory: str, host: str) -> str:
+    def _follow(self, directory: str) -> str:
         offset, rest, status = 0, b"", "-"
         while True:
-            command = SCRIPT.format(directory=shlex.quote(directory), offset=offset)
-            answer = self._low_level_execute_command(command)
+            script = SCRIPT.format(directory=shlex.quote(directory), offset=offset, me=self._me)
+            answer = self._command(script)
             if answer["rc"] != 0:
                 raise AnsibleActionFail(
                     f"the log in {directory} cannot be followed: {answer['stderr'].strip()}"
@@ -86,24 +119,46 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             offset += len(news)
             *lines, rest = (rest + news).split(b"\n")
             for line in lines:
-                self._show(host, line)
+                self._show(line)
             if status.strip() != "-" and not news:
                 break
         if rest:
-            self._show(host, rest)
+            self._show(rest)
         return status.strip()
+
+    def _command(self, command: str) -> dict[str, Any]:
+        """Run a command on the worker; try again while the connection is lost and patience lasts."""
+        lost_at = None
+        while True:
+            try:
+                answer: dict[str, Any] = self._low_level_execute_command(command)
+            except AnsibleConnectionFailure as error:
+                if lost_at is None:
+                    lost_at = time.monotonic()
+                    self._show(f"(connection lost, trying again for {self._patience:.0f} s)".encode())
+                if time.monotonic() - lost_at >= self._patience:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise AnsibleActionFail(
+                        f"the connection to {self._host} was lost for {self._patience:.0f} s ({reason}); "
+                        "what the run had not done is due again. Look at the network up to the machine"
+                    ) from error
+                time.sleep(min(2.0, self._patience))
+                self._connection.reset()
+            else:
+                if lost_at is not None:
+                    self._show(b"(connected again)")
+                return answer
 
     def _collect(self, directory: str, artifacts: Path) -> list[str]:
         """Fetch what there is, then tell the launcher that the machine may go."""
         artifacts.mkdir(parents=True, exist_ok=True)
         quoted = shlex.quote(directory)
-        listed = self._low_level_execute_command(f"cd {quoted}/output && ls -1")["stdout"].split()
+        listed = self._command(f"cd {quoted}/output && ls -1")["stdout"].split()
         collected = [name for name in RESULTS if name in listed]
         for name in collected:
             self._connection.fetch_file(f"{directory}/output/{name}", str(artifacts / name))
-        self._low_level_execute_command(f"touch {quoted}/collected")
+        self._command(DONE.format(directory=quoted, me=self._me))
         return collected
 
-    @staticmethod
-    def _show(host: str, line: bytes) -> None:
-        display.display(f"{host} | {line.decode(errors='replace').rstrip()}")
+    def _show(self, line: bytes) -> None:
+        display.display(f"{self._host} | {line.decode(errors='replace').rstrip()}")

@@ -1,0 +1,73 @@
+"""Filter: what a sweep thinks of each instance that a round has claimed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+DEADLINE = "round_deadline"
+HOLD = "round_hold_until"
+
+
+def moment(text: str) -> datetime | None:
+    """Read a moment as ISO 8601, UTC unless it says otherwise; None if it is none."""
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def judge(instance: dict[str, Any], now: datetime, hours: float) -> dict[str, str]:
+    """Say of one instance whether it is healthy, held or overdue, and why.
+
+    Parameters
+    ----------
+    instance : dict
+        As `amazon.aws.ec2_instance_info` returns it.
+    now : datetime
+        The present.
+    hours : float
+        How long an instance may run whose tags name no deadline of this start.
+    """
+    tags = instance.get("tags") or {}
+    launched = moment(str(instance["launch_time"])) or datetime.min.replace(tzinfo=UTC)
+    deadline = moment(tags.get(DEADLINE, ""))
+    if deadline is None or deadline <= launched:  # none, or an earlier start's
+        deadline = launched + timedelta(hours=hours)
+        why = f"runs since {_shown(launched)} without a deadline of its own, which allows {hours:g} h"
+    else:
+        why = f"deadline {_shown(deadline)}"
+    why += (
+        f", round {tags['round']} of {tags.get('round_owner', 'somebody unknown')}" if "round" in tags else ""
+    )
+    verdict = "overdue" if now >= deadline else "healthy"
+    if HOLD in tags:
+        hold = moment(tags[HOLD])
+        if hold is None:
+            why += f"; its tag {HOLD} is '{tags[HOLD]}', which is no moment: give 2026-01-31T18:00:00Z"
+        elif now < hold:
+            verdict = "held" if verdict == "overdue" else verdict
+            why += f"; held until {_shown(hold)}"
+        else:
+            why += f"; its hold ended {_shown(hold)}"
+    name = str(instance["instance_id"])
+    return {"id": name, "start": f"{name} {_shown(launched)}", "verdict": verdict, "why": why}
+
+
+def instance_power_judged(instances: list[dict[str, Any]], now: float, hours: float) -> list[dict[str, str]]:
+    """Judge all instances; `now` in seconds since 1970."""
+    moment_now = datetime.fromtimestamp(float(now), UTC)
+    return [judge(instance, moment_now, float(hours)) for instance in instances]
+
+
+def _shown(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class FilterModule:
+    """What Ansible asks for."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name the filters."""
+        return {"instance_power_judged": instance_power_judged}

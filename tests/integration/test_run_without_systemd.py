@@ -1,0 +1,145 @@
+"""The launcher and the deadline on this machine, where nothing is ever switched off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ec2_support import until
+from role_support import ROOT, play
+
+LAUNCH = ROOT / "roles" / "workflow_run" / "files" / "workflow_run_launch"
+STATE = LAUNCH.with_name("workflow_run_state")
+POWEROFF = ROOT / "roles" / "instance_deadline" / "files" / "instance_deadline_poweroff"
+
+
+class Rounds:
+    """A machine's folder of rounds."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def launch(
+        self, name: str, *command: str, limit: int = 60, poweroff: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        folder = self.home / "rounds" / name
+        (folder / "secrets").mkdir(parents=True)
+        words = ["start", folder, "", folder / "secrets", limit, 1, 1, "", poweroff, "", *command]
+        return subprocess.run(
+            [LAUNCH, *map(str, words)], capture_output=True, text=True, timeout=30, check=False
+        )
+
+    def read(self, file: str) -> str:
+        path = self.home / "rounds" / "current" / file
+        return path.read_text().strip() if path.exists() else ""
+
+    def state(self) -> dict[str, str]:
+        said = subprocess.run([STATE, self.home, "5"], capture_output=True, text=True, check=True).stdout
+        return dict(line.split("=", 1) for line in said.partition("\n\n")[0].splitlines())
+
+
+@pytest.fixture
+def rounds(tmp_path: Path) -> Iterator[Rounds]:
+    made = Rounds(tmp_path / "home")
+    yield made
+    subprocess.run([made.home / "rounds" / "current" / "launch", "stop"], check=False, capture_output=True)
+
+
+def test_words_arrive_as_they_were_given(rounds: Rounds) -> None:
+    awkward = ["it's", "a  b", "$HOME", "100%", '"', "", "two\nlines", "\\n"]
+    assert rounds.launch("r1", "printf", "<%s>", *awkward).stderr == ""
+    assert until(lambda: rounds.read("exit_status")) == "0"
+    assert rounds.read("output/log.txt") == "".join(f"<{word}>" for word in awkward)
+    assert not (rounds.home / "rounds" / "r1" / "secrets").exists()
+    assert rounds.state()["state"] == "ended"
+    assert "cause" not in rounds.state()
+
+
+def test_a_second_run_is_refused_while_one_runs_and_a_stop_ends_it(rounds: Rounds) -> None:
+    assert rounds.launch("r1", "sh", "-c", "trap 'exit 4' TERM; while :; do sleep 0.1; done").stderr == ""
+    assert rounds.state()["state"] == "running"
+    refused = rounds.launch("r2", "true")
+    assert refused.returncode == 1
+    assert f"a round runs on this machine: {rounds.home}/rounds/r1" in refused.stderr
+    subprocess.run([rounds.home / "rounds" / "r1" / "launch", "stop"], check=True)
+    assert until(lambda: rounds.read("exit_status")) == "4"
+    assert "it was asked to stop" in rounds.read("cause")
+
+
+def test_a_run_that_ignores_its_limit_is_ended(rounds: Rounds) -> None:
+    assert rounds.launch("r1", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", limit=1).stderr == ""
+    assert until(lambda: rounds.read("exit_status")) == "137"
+    assert "its time limit of 1 s was reached (workflow_run_limit_hours)" in rounds.read("cause")
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd ends what such a run leaves behind")
+def test_a_launcher_that_is_killed_leaves_a_lost_run(rounds: Rounds) -> None:
+    """As long as anything of it is left the machine counts as busy; then the next one may begin."""
+    assert rounds.launch("r1", "sleep", "2").stderr == ""
+    subprocess.run(["kill", "-9", rounds.read("launcher")], check=True)
+    assert rounds.state()["state"] == "running"
+    until(lambda: rounds.state()["state"] == "lost")
+    assert rounds.launch("r2", "true").stderr == ""
+    until(lambda: rounds.state() == rounds.state() | {"round": "r2", "state": "ended"})
+
+
+def test_without_any_round_there_is_none(tmp_path: Path) -> None:
+    assert Rounds(tmp_path).state() == {"state": "none"}
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        (None, "says 'nothing'"),
+        ("i-0fedcba9876543210", "says 'i-0fedcba9876543210'"),
+        ("", "says 'nothing'"),
+        ("i-0123456789abcdef0 i-0fedcba9876543210", "says 'i-0123456789abcdef0 i-0fedcba9876543210'"),
+        ("*", "says '*'"),
+    ],
+)
+def test_the_control_node_cannot_be_tricked_into_switching_itself_off(
+    tmp_path: Path, identity: str | None, words: str
+) -> None:
+    """An inventory that takes this machine for an instance: refused when armed, nothing is even kept."""
+    own = tmp_path / "instance-id"
+    if identity is not None:
+        own.write_text(identity + "\n")
+    refused = play(
+        "instance_deadline",
+        tmp_path,
+        instance_deadline_instance_id="i-0123456789abcdef0",
+        instance_deadline_identity_file=str(own),
+        instance_deadline_directory=str(tmp_path / "deadline"),
+        instance_deadline_poweroff_command=["touch", str(tmp_path / "off")],
+        instance_deadline_hours=0.0001,
+    ).refusal()
+    assert "does not prove that it is i-0123456789abcdef0" in refused
+    assert words in refused
+    assert not (tmp_path / "deadline" / "poweroff").exists()
+    assert not (tmp_path / "off").exists()
+
+
+def test_a_machine_whose_identity_changes_is_not_switched_off(tmp_path: Path) -> None:
+    """It was armed as it should be; when the moment comes it is another one, as a copied disk would be."""
+    own = tmp_path / "instance-id"
+    own.write_text("i-0123456789abcdef0\n")
+    words = ["", tmp_path / "deadline", "i-0123456789abcdef0", own, 3600, "touch", tmp_path / "off"]
+    subprocess.run([POWEROFF, "deadline", *map(str, words)], check=True)
+    script = tmp_path / "deadline" / "poweroff"
+    try:
+        own.write_text("i-0fedcba9876543210\n")
+        refused = subprocess.run([script], capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "It is not switched off" in refused.stderr
+        assert not (tmp_path / "off").exists()
+        own.write_text("i-0123456789abcdef0\n")
+        subprocess.run([script], check=True)
+        assert (tmp_path / "off").exists()
+    finally:
+        armed = tmp_path / "deadline" / "armed"
+        timer = until(lambda: armed.exists() and armed.read_text().strip())
+        os.killpg(int(timer), signal.SIGKILL)

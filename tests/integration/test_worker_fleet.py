@@ -1,0 +1,133 @@
+"""The role worker_fleet against moto's own EC2 and IAM: created once, destroyed only by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+from role_support import play
+
+KEY = (
+    "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQDusXfgTE4eBP50NglSzCSEGnIL6+cr6m3H6cZANOQ+P1o/W4BdtcAL3sor4iGi7SOe"
+    "Jgo8kweyMQrhrt6HaKGgromRiz37LQx+4YIcf/LHQLkyKKHDo/i1nVbTVA9EuqQrZMZHkYJVQxtKbMBHyAIG9TNXgSwFMvGfGSNXGdmm"
+    "5w== anna"
+)
+NAME = "datajoint-round-lab"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def client(url: str, service: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=url,
+        region_name="eu-west-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+        config=Config(proxies={"http": ""}),
+    )
+
+
+def inputs(url: str, **more: object) -> dict[str, Any]:
+    ec2 = client(url, "ec2")
+    return {
+        "worker_fleet_name": "lab",
+        "worker_fleet_region": "eu-west-1",
+        "worker_fleet_endpoint_url": url,
+        "worker_fleet_access_key": "any",
+        "worker_fleet_secret_key": "any",
+        "worker_fleet_image": ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"],
+        "worker_fleet_public_key": KEY,
+        "worker_fleet_ssh_from": ["192.0.2.0/24"],
+        "worker_fleet_workers": [
+            {"name": "cpu1", "type": "c5.xlarge"},
+            {"name": "memory1", "type": "r5.xlarge"},
+        ],
+        "worker_fleet_elastic_ips": True,
+        "worker_fleet_principals": ["arn:aws:iam::123456789012:user/anna"],
+        **more,
+    }
+
+
+def alive(url: str) -> list[dict[str, Any]]:
+    states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    found = client(url, "ec2").describe_instances(Filters=states)["Reservations"]
+    return [instance for one in found for instance in one["Instances"]]
+
+
+def run(folder: Path, url: str, entry: str = "main", **more: object) -> Any:
+    return play(
+        "worker_fleet", folder, ("worker_fleet_ids",), {"NO_PROXY": "*"}, entry, **inputs(url, **more)
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str) -> None:
+    for given, words in (
+        ({"worker_fleet_name": "no/name"}, "use letters, digits and hyphens"),
+        ({"worker_fleet_ssh_from": ["0.0.0.0/0"]}, "lets the whole world in"),
+        ({"worker_fleet_workers": [{"name": "a"}]}, "a name of its own and a type"),
+    ):
+        assert words in run(tmp_path, url, **given).refusal()
+    assert alive(url) == []
+
+    made = run(tmp_path, url)
+    assert made.status == 0, made.output
+    assert made.changed >= 5
+    ec2, iam = client(url, "ec2"), client(url, "iam")
+    instances = {one["InstanceId"]: one for one in alive(url)}
+    assert sorted(made.facts["worker_fleet_ids"]) == ["cpu1", "memory1"]
+    assert set(made.facts["worker_fleet_ids"].values()) == set(instances)
+    for name, one in instances.items():
+        asked = ec2.describe_instance_attribute(
+            InstanceId=name, Attribute="instanceInitiatedShutdownBehavior"
+        )
+        assert asked["InstanceInitiatedShutdownBehavior"]["Value"] == "stop"
+        assert one["KeyName"] == NAME
+        assert [group["GroupName"] for group in one["SecurityGroups"]] == [NAME]
+    [group] = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": [NAME]}])[
+        "SecurityGroups"
+    ]
+    [rule] = group["IpPermissions"]
+    assert (rule["FromPort"], [one["CidrIp"] for one in rule["IpRanges"]]) == (22, ["192.0.2.0/24"])
+    assert len(ec2.describe_addresses()["Addresses"]) == 2
+    [policy] = iam.list_attached_role_policies(RoleName=NAME)["AttachedPolicies"]
+    version = iam.get_policy(PolicyArn=policy["PolicyArn"])["Policy"]["DefaultVersionId"]
+    document = iam.get_policy_version(PolicyArn=policy["PolicyArn"], VersionId=version)
+    actions = json.dumps(document["PolicyVersion"]["Document"])
+    assert "ec2:StartInstances" in actions
+    assert "RunInstances" not in actions
+    assert "Terminate" not in actions
+
+    again = run(tmp_path, url)
+    assert again.status == 0, again.output
+    assert again.changed == 0, again.output
+    assert {one["InstanceId"] for one in alive(url)} == set(instances)
+
+    refused = run(tmp_path, url, "destroy", worker_fleet_confirm="cpu1").refusal()
+    assert "the fleet is called 'lab' and 'cpu1' was given" in refused
+    assert len(alive(url)) == 2
+
+    gone = run(tmp_path, url, "destroy", worker_fleet_confirm="lab")
+    assert gone.status == 0, gone.output
+    assert alive(url) == []
+    assert not ec2.describe_key_pairs()["KeyPairs"]
+    assert not ec2.describe_addresses()["Addresses"]
+    assert not ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": [NAME]}])[
+        "SecurityGroups"
+    ]
+    assert not [role for role in iam.list_roles()["Roles"] if role["RoleName"] == NAME]
+    assert not iam.list_policies(Scope="Local")["Policies"]
