@@ -154,8 +154,8 @@ def fleet_model(options: Options) -> list[Row]:
         longest = max(0.0, MACHINES * WORKERS / limit - PER_KEY * ROUND_TRIP)
         note = (
             f"; measured: {1000 * key_cost:.2f} ms of the server per key, {1000 * claim_cost:.2f} ms per "
-            f"claimed key; assumed: {CORES} cores, {1000 * ROUND_TRIP:g} ms round trips, {PER_KEY} statements "
-            f"per key, seed {SEED}; the server's limit of {limit:.0f} keys/s is reached by makes shorter than "
+            f"claimed key; assumed: {CORES} cores, {1000 * ROUND_TRIP:g} ms trips, {PER_KEY} statements "
+            f"per key, seed {SEED}; the limit of {limit:.0f} keys/s is reached by makes shorter than "
             f"{longest:.2f} s; then more cores help, or longer makes, but not quicker or fewer round trips"
         )
         size = f"{backend}, {MACHINES} × {WORKERS}"
