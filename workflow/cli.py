@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workflow import __version__
-from workflow.exit_codes import EXIT_REFUSED
+from workflow.exit_codes import EXIT_REFUSED, EXIT_STOPPED
+from workflow.populate.stopping import Stopped, become_deaf, become_stoppable
 from workflow.settings import SettingsError, load
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -48,6 +49,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code says how it ended."""
     arguments = make_parser().parse_args(argv)
+    become_stoppable()
     try:
         settings = load()
         os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"  # the settings above are all there is
@@ -57,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"run_workflow: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except Stopped as stop:
+        print(f"run_workflow: stopped by {stop}", file=sys.stderr)
+        return EXIT_STOPPED
+    finally:
+        become_deaf()
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from workflow.exit_codes import EXIT_DONE
 from workflow.populate import errors, status
 from workflow.populate.claim import Queue
 from workflow.populate.plan import parse_restriction, select
+from workflow.populate.stopping import Stopped
 from workflow.printing import print_json, print_table
 from workflow.settings import Settings
 
@@ -105,6 +106,6 @@ def show_status(arguments: argparse.Namespace, open_tables: Open, settings: Sett
         sys.stdout.flush()
         try:
             time.sleep(arguments.watch)
-        except KeyboardInterrupt:
+        except Stopped:
             return EXIT_DONE
         snapshot = status.look(tables, settings.heartbeat, snapshot)

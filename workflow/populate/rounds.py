@@ -29,7 +29,7 @@ from workflow.populate.jobs_table import TableError
 from workflow.populate.plan import RequestError, parse_restriction, select
 from workflow.populate.progress import Progress
 from workflow.populate.roster import CrewError
-from workflow.populate.stopping import Stopped, stoppable
+from workflow.populate.stopping import Stopped
 from workflow.populate.summary import Summary, now
 from workflow.populate.troubles import classify, is_alive, one_line
 from workflow.settings import Settings
@@ -79,13 +79,12 @@ def carry_out(
     """
     is_open = False
     try:
-        with stoppable():
-            everything = open_tables()
-            tables = select(everything, names)
-            restriction = parse_restriction(where, tables)
-            ledger.opened(summary)
-            is_open = True
-            stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
+        everything = open_tables()
+        tables = select(everything, names)
+        restriction = parse_restriction(where, tables)
+        ledger.opened(summary)
+        is_open = True
+        stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
         if stopped:
             _end(summary, EXIT_STOPPED, _stopped(summary, stopped))
         else:

@@ -1,4 +1,4 @@
-"""Turn a request to stop into an exception, until the supervisor takes over."""
+"""Turn a request to stop into an exception, except while the supervisor takes such requests itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(SystemExit):
@@ -18,7 +21,7 @@ class Stopped(SystemExit):
 @contextmanager
 def deaf() -> Iterator[None]:
     """Ignore SIGTERM and SIGINT for a few last statements."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
@@ -26,16 +29,18 @@ def deaf() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Stopped`."""
+def become_stoppable() -> None:
+    """Turn the first SIGTERM or SIGINT into `Stopped`; what is then left to do is short and not disturbed."""
+    for number in SIGNALS:
+        signal.signal(number, _stop)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def become_deaf() -> None:
+    """Ignore both from now on: this process is about to end by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    become_deaf()
+    raise Stopped(signal.Signals(number).name)

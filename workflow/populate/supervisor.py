@@ -24,6 +24,7 @@ from workflow.populate.liveness import Heart
 from workflow.populate.nursery import Nursery
 from workflow.populate.roster import Member, Obituary, Roster
 from workflow.populate.stock import Stock
+from workflow.populate.stopping import SIGNALS, become_deaf
 from workflow.populate.tally import Tally
 from workflow.populate.worker import Contract, Report
 
@@ -112,7 +113,7 @@ class Supervisor:
             If workers cannot be kept.
         """
         bell, rope = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
         signal.set_wakeup_fd(rope, warn_on_full_buffer=False)
         self._selector.register(bell, selectors.EVENT_READ, lambda: os.read(bell, 512))
         self._selector.register(self._clerk, selectors.EVENT_READ, self._clerk.deliver)
@@ -133,8 +134,11 @@ class Supervisor:
         finally:
             self._roster.kill()
             signal.set_wakeup_fd(-1)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if self._stop.reason:
+                become_deaf()  # what is left to do is to sign off
+            else:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
             self._selector.close()
             os.close(bell)
             os.close(rope)
