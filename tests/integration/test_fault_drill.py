@@ -141,10 +141,12 @@ def test_the_server_goes_away(drill: Drill, restartable: Restartable, how: str) 
     }[how]
     drill.add(MORE)
     machines = [drill.start(), drill.start(name="container")]
+    for machine in machines:  # one that has not begun yet says that there is no server, and ends
+        wait_for("its start", lambda log=machine.log: "due" in log.read_text())  # type: ignore[misc]
     for part in (1, 2):
         wait_for("some results", lambda part=part: drill.count("__first") > 10 * part)  # type: ignore[misc]
-        trouble()
         drill.add(MORE)
+        trouble()
     for machine in machines:
         assert machine.wait() == 0, machine.tail()
     assert drill.is_done()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from databases import Server
@@ -47,23 +49,50 @@ AXES = {
 }
 
 
-@pytest.fixture
-def small_lab(postgresql_server: Server, schemas: Callable[[Server], str]) -> Lab:
-    """A laboratory with the small sample and parameters for it."""
-    laboratory = Lab(postgresql_server, schemas(postgresql_server))
-    assert laboratory.workflow("sample").returncode == 0
-    laboratory.execute(SMALL_PARAMETERS)
-    return laboratory
+#: Every number of every row, a blob by its shape and two sums of it, in the order of the primary keys.
+NUMBERS = """
+import numpy as np
+
+def number(value):
+    if isinstance(value, np.ndarray):
+        return [list(value.shape), float(np.sum(value)), float(np.sum(np.abs(value)))]
+    return float(value) if isinstance(value, (int, float)) else str(value)
+
+answer = {}
+for label, table in tables.items():
+    for one in (table, *table.parts(as_objects=True)):
+        rows = one.to_dicts(order_by='KEY')
+        answer[f'{label} {one.table_name}'] = [[number(value) for value in row.values()] for row in rows]
+"""
 
 
-def test_every_analysis_is_drawn(small_lab: Lab, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def labs(
+    postgresql_server: Server, mysql_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Lab, Path]]]:
+    """On either server, a laboratory in which everything is done for one epoch, and its round's output."""
+    made = {}
+    for server in (postgresql_server, mysql_server):
+        laboratory = Lab(server, f"test_{uuid.uuid4().hex[:10]}_")
+        folder = tmp_path_factory.mktemp(server.backend)
+        made[server.backend] = laboratory, folder
+        assert laboratory.workflow("sample").returncode == 0
+        laboratory.execute(SMALL_PARAMETERS)
+        one_epoch = '{"subject_id": 100011, "session": 1, "session_epoch_type": "behav_only"}'
+        ran = laboratory.workflow("run", "--where", one_epoch, "--output", folder)
+        assert ran.returncode == 0, ran.stderr
+        assert "report could not be written" not in ran.stderr
+    yield made
+    for laboratory, _ in made.values():
+        laboratory.server.drop_schemas(laboratory.prefix)
+
+
+@pytest.mark.parametrize("backend", ["postgresql", "mysql"])
+def test_every_analysis_is_drawn(labs: dict[str, tuple[Lab, Path]], backend: str, tmp_path: Path) -> None:
     """Each table has its drawings with labelled axes and its numbers, and the same report twice."""
+    small_lab, folder = labs[backend]
     assert set(AXES) == set(FIGURES)
-    one_epoch = '{"subject_id": 100011, "session": 1, "session_epoch_type": "behav_only"}'
-    ran = small_lab.workflow("run", "--where", one_epoch, "--output", tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert "report could not be written" not in ran.stderr
-    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    html = (folder / "report.html").read_text(encoding="utf-8")
     assert "could not be drawn" not in html
     assert "holds no result of this table yet" not in html
     pieces = re.split(r"<h3>([a-z_]+\.\w+)</h3>", html[html.index('id="results"') :])
@@ -77,6 +106,30 @@ def test_every_analysis_is_drawn(small_lab: Lab, tmp_path: Path) -> None:
     assert "MOs → MOp" in drawn["communication_subspace.CommunicationSubspace"]
 
     again = tmp_path / "again.html"
-    result = small_lab.workflow("report", "--summary", tmp_path / "summary.json", "--output", again)
+    result = small_lab.workflow("report", "--summary", folder / "summary.json", "--output", again)
     assert result.returncode == 0, result.stderr
-    assert again.read_bytes() == (tmp_path / "report.html").read_bytes()
+    assert again.read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_both_servers_hold_the_same_numbers(labs: dict[str, tuple[Lab, Path]]) -> None:
+    """What is computed does not depend on where it is kept."""
+    postgresql, mysql = (labs[backend][0].execute(NUMBERS) for backend in ("postgresql", "mysql"))
+    assert postgresql.keys() == mysql.keys()
+    assert sum(map(len, postgresql.values())) > 500
+    assert {table.split()[0] for table, rows in postgresql.items() if rows} == set(AXES)
+    for table, rows in postgresql.items():
+        assert rows, f"{table} is empty"
+        assert len(rows) == len(mysql[table]), table
+        for one, other in zip(flat(rows), flat(mysql[table]), strict=True):
+            assert one == (pytest.approx(other, rel=1e-5, abs=1e-6) if isinstance(other, float) else other), (
+                table
+            )
+
+
+def flat(values: list[Any]) -> Iterator[float | str]:
+    """The leaves of nested lists."""
+    for value in values:
+        if isinstance(value, list):
+            yield from flat(value)
+        else:
+            yield value

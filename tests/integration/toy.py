@@ -48,7 +48,7 @@ class Toy:
     def run(self, *arguments: str, code: int = 0, **changes: str) -> dict[str, Any]:
         """Run the verb run; its summary."""
         result = self.workflow("run", "--json", *arguments, **changes)
-        assert result.returncode == code, result.stderr
+        assert result.returncode == code, f"{result.returncode}: {result.stdout[-2000:]}{result.stderr}"
         summary: dict[str, Any] = json.loads(result.stdout)
         return summary
 

@@ -14,11 +14,11 @@ from workflow.pipeline import exp2, img, lab
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS
 from workflow.pipeline.drawn import draw, fetch_drawn, good_rois
-from workflow.pipeline.epochs import with_traces
+from workflow.pipeline.epochs import area_keys
 from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, at_most, problems
 from workflow.pipeline.prepared import Prepared, prepare
 from workflow.pipeline.seeds import seed_for
-from workflow.pipeline.traces import Activity, trace_tables
+from workflow.pipeline.traces import Activity
 
 schema = dj.Schema()
 
@@ -157,13 +157,11 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
 
         definition = UNUSED_ROIS
 
-    code_commit: ClassVar[str] = ""
-
     @property
     def key_source(self) -> Any:
         """Ordered pairs of different areas that have traces in the same epoch."""
         params = CommunicationSubspaceParams()
-        return _area_keys(params, "source_area") * _area_keys(params, "target_area") & (
+        return area_keys(params, "source_area") * area_keys(params, "target_area") & (
             "source_area <> target_area"
         )
 
@@ -225,22 +223,6 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
             return
         insert_chunked(self.ROI, ({**key, **roi, "side": side} for roi, side in result.rois))
         insert_chunked(self.Lag, _lags(key, result.subspace, result.columns["bin_width"]))
-
-
-def _area_keys(params: Any, name: str) -> Any:
-    """As `workflow.pipeline.epochs.area_keys`, the area being called ``name``.
-
-    Attributes must be renamed in the tables themselves: what is renamed in a join, DataJoint 2.3 quotes as
-    MySQL does, whatever the server.
-    """
-    names = [*exp2.SessionEpoch().primary_key, name]
-    rename = {name: "brain_area"}
-    populated = [
-        (dj.U(*names) & ((table() - img.ROIBad).proj() * img.ROIBrainArea().proj(**rename)))
-        * (params & {"activity": activity}).proj()
-        for activity, (table, _) in trace_tables().items()
-    ]
-    return with_traces(params) * lab.BrainArea().proj(**rename) & populated
 
 
 def _side(

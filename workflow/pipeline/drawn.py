@@ -10,7 +10,7 @@ import datajoint as dj
 import numpy as np
 
 from workflow.pipeline import exp2, img
-from workflow.pipeline.traces import Activity, Key, _frame_rate, _vector, trace_tables
+from workflow.pipeline.traces import Activity, Key, frame_rate, trace_tables, vector
 
 
 def good_rois(key: Mapping[str, Any], activity: str, brain_area: str) -> list[Key]:
@@ -71,11 +71,11 @@ def fetch_drawn(key: Mapping[str, Any], activity: str, rois: Sequence[Key]) -> A
     records = {_order(record): record for record in found}
     if records.keys() != {_order(roi) for roi in rois}:
         raise dj.DataJointError(f"the ROIs of {epoch} changed while they were read")
-    traces = [_vector(records[_order(roi)][attribute], roi, attribute) for roi in rois]
+    traces = [vector(records[_order(roi)][attribute], roi, attribute) for roi in rois]
     lengths = {trace.size for trace in traces}
     if len(lengths) > 1:
         raise dj.DataJointError(f"{attribute} of {epoch} has {min(lengths)} to {max(lengths)} frames")
-    return Activity(np.stack(traces) if traces else np.empty((0, 0)), list(rois), _frame_rate(epoch))
+    return Activity(np.stack(traces) if traces else np.empty((0, 0)), list(rois), frame_rate(epoch))
 
 
 def _epoch(key: Mapping[str, Any]) -> Key:

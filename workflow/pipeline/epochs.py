@@ -40,26 +40,30 @@ def with_traces(params: Any) -> Any:
     return (usable_epochs().proj() * params.proj() & recorded) & _kinds_of_session(params)
 
 
-def area_keys(params: Any) -> Any:
+def area_keys(params: Any, area: str = "brain_area") -> Any:
     """Usable epochs and the brain areas in which they have traces of at least one good ROI.
 
     Parameters
     ----------
     params : datajoint.Lookup
         An instance; must have the attribute ``activity``.
+    area : str
+        What the attribute ``brain_area`` is to be called.
 
     Returns
     -------
     query expression
         Primary keys of epoch × brain area × parameters.
     """
-    names = [*exp2.SessionEpoch().primary_key, "brain_area"]
+    names = [*exp2.SessionEpoch().primary_key, area]
+    # Renamed in the tables themselves: what a join renames, DataJoint 2.3 quotes as MySQL does on any server.
+    renamed = {} if area == "brain_area" else {area: "brain_area"}
     populated = [
-        (dj.U(*names) & ((table() - img.ROIBad).proj() * img.ROIBrainArea.proj()))
+        (dj.U(*names) & ((table() - img.ROIBad).proj() * img.ROIBrainArea().proj(**renamed)))
         * (params & {"activity": name}).proj()
         for name, (table, _) in trace_tables().items()
     ]
-    return with_traces(params) * lab.BrainArea.proj() & populated
+    return with_traces(params) * lab.BrainArea().proj(**renamed) & populated
 
 
 def _kinds_of_session(params: Any) -> Any:

@@ -136,8 +136,6 @@ class SharedVariance(ThreeSteps, dj.Computed):
 
         definition = UNUSED_ROIS
 
-    code_commit: ClassVar[str] = ""
-
     @property
     def key_source(self) -> Any:
         """Epochs of included animals with traces, each with the parameters of its recording."""

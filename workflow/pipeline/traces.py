@@ -125,7 +125,7 @@ def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None
     found = hashed.to_dicts(order_by=_ORDER)
     keys = [{name: row[name] for name in names} for row in found]
     contents = " ".join([attribute, *(row["contents"] for row in found)])
-    return Activity(partial(_fetch, good, attribute), keys, _frame_rate(epoch), contents)
+    return Activity(partial(_fetch, good, attribute), keys, frame_rate(epoch), contents)
 
 
 def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
@@ -136,7 +136,7 @@ def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
         if [{name: record[name] for name in expected[0]} for record in records] != expected:
             raise dj.DataJointError(f"{attribute}: the ROIs of this epoch changed while they were read")
         for row, record in enumerate(records, start):
-            trace = _vector(record[attribute], keys[row], attribute)
+            trace = vector(record[attribute], keys[row], attribute)
             if row == 0:
                 F = np.empty((len(keys), trace.size), trace.dtype)
             F = _room_for(trace, F, keys[row], attribute)
@@ -162,7 +162,8 @@ def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
     return F.astype(np.result_type(F.dtype, trace.dtype), copy=False)
 
 
-def _vector(trace: Any, key: Key, attribute: str) -> Traces:
+def vector(trace: Any, key: Key, attribute: str) -> Traces:
+    """Check one trace as it is stored; raises a DataJointError that names the ROI."""
     values = np.asarray(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(
@@ -172,7 +173,8 @@ def _vector(trace: Any, key: Key, attribute: str) -> Traces:
     return values.ravel().astype(np.result_type(values.dtype, np.float32), copy=False)
 
 
-def _frame_rate(epoch: Key) -> float:
+def frame_rate(epoch: Key) -> float:
+    """Find the one frame rate (Hz) of an epoch; raises a DataJointError where there is none, or several."""
     rates = (img.FOVEpoch() & epoch).to_arrays("imaging_frame_rate")
     if not len(rates):
         rates = (img.FOV() & epoch).to_arrays("imaging_frame_rate")

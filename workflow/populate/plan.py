@@ -49,7 +49,8 @@ def computed_tables(modules: Mapping[str, ModuleType]) -> dict[str, Any]:
     Returns
     -------
     dict of str to table
-        ``module.Class`` and an instance of the class, parents before children.
+        ``module.Class`` and an instance of the class, parents before children, in an order that is always
+        the same.
 
     Raises
     ------
@@ -73,8 +74,9 @@ def computed_tables(modules: Mapping[str, ModuleType]) -> dict[str, Any]:
         return {}
     dependencies = next(iter(tables.values())).connection.dependencies
     dependencies.load()
-    order = {full_name: position for position, full_name in enumerate(dependencies.topo_sort())}
-    return dict(sorted(tables.items(), key=lambda item: order[item[1].full_table_name]))
+    served = {table.full_table_name for table in tables.values()}
+    generation = {name: len(served.intersection(dependencies.ancestors(name))) for name in served}
+    return dict(sorted(tables.items(), key=lambda item: (generation[item[1].full_table_name], item[0])))
 
 
 def select(tables: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
