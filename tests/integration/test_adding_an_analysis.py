@@ -100,7 +100,7 @@ def test_the_page_works_as_it_stands(reader: Reader) -> None:
     assert set(verbs) == {"plan", "run", "status", "report"}
     assert re.search(rf"^{LABEL} +14 +0 +0$", verbs["plan"], re.MULTILINE)
     assert re.search(rf"^{LABEL} +14 +13 +0 +1 ", verbs["run"], re.MULTILINE)
-    assert re.search(rf"^{LABEL} +\[#+\] +14 of 14 done, 0 due$", verbs["status"], re.MULTILINE)
+    assert re.search(rf"^{LABEL} +\[#+\] +14 of 14 done$", verbs["status"], re.MULTILINE)
     assert "svd.PopulationSVD" in verbs["status"]
     summary = json.loads((reader.home / "artifacts/event_rate/summary.json").read_text())
     assert [table["table"] for table in summary["tables"]] == [LABEL]

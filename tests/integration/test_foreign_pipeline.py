@@ -131,6 +131,7 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     "fork": ("done", ""),
     "pool": ("done", ""),
     "pool from scratch": ("done", ""),
+    "end others": ("done", ""),
     "change directory": ("done", ""),
     "close files": ("done", ""),
     "commit": ("done", ""),

@@ -26,6 +26,7 @@ from typing import Any
 from workflow.populate import machine
 
 _MESSAGE = 65536
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: What a worker does: takes its end of a socket, a file for its last words, and what `spawn` was given.
 Work = Callable[[socket.socket, int, Any], None]
@@ -130,13 +131,34 @@ def _live(supervisor: int, control: socket.socket, work: Work) -> None:
 
 def _be_quiet() -> None:
     """What computations print must not mix with the supervisor's output; signals are its affair too."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _shrug_off_signals() -> None:
+    """Leave signals to the supervisor, but let what a computation starts be ended by them, as it expects.
+
+    A signal that is ignored stays so in every program that is started, and ``Pool.terminate`` would wait for
+    ever. A handler goes with the program, and a forked copy gives it up.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, _shrug)
+    os.register_at_fork(after_in_child=_mind_signals)
+
+
+def _shrug(*_: object) -> None:
+    """Do nothing."""
+
+
+def _mind_signals() -> None:
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _shrug:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _bury(control: socket.socket, children: dict[int, int]) -> None:
@@ -153,6 +175,7 @@ def _be_born(nursery: int, handles: list[int], given: Any, work: Work) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _shrug_off_signals()
         os.setpgid(0, 0)  # so that it can be killed together with what it starts
         machine.die_with_parent(nursery)
         work(socket.socket(fileno=handles[0]), handles[1], given)

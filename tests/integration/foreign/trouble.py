@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -140,6 +141,17 @@ def _pool_from_scratch(table: Misbehaving, key: dict[str, Any]) -> None:
         _store(table, key, pool.apply(abs, (-14,)))
 
 
+def _end_others(table: Misbehaving, key: dict[str, Any]) -> None:
+    """Programs and copies of itself that it starts, it can end as politely as anywhere."""
+    program = subprocess.Popen(["sleep", "1000"])
+    copy = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+    copy.start()
+    program.terminate()
+    copy.terminate()
+    copy.join()
+    _store(table, key, program.wait() + (copy.exitcode or 0))
+
+
 def _nothing(table: Misbehaving, key: dict[str, Any]) -> None:
     return
 
@@ -217,6 +229,7 @@ WAYS: dict[str, Callable[[Misbehaving, dict[str, Any]], None]] = {
     "fork": _fork,
     "pool": _pool,
     "pool from scratch": _pool_from_scratch,
+    "end others": _end_others,
     "nothing": _nothing,
     "another key": _another_key,
     "twice": _twice,
