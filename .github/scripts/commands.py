@@ -13,7 +13,7 @@ class RefusedError(Exception):
 
 
 def annotate(kind: str, title: str, message: str) -> str:
-    """Compose an annotation (``error``, ``warning`` or ``notice``) of which no character is taken for a command."""
+    """Compose an annotation (error, warning, notice); nothing in it is taken for a command."""
     return f"::{kind} title={_data(title, ':,')}::{_data(message)}"
 
 

@@ -1,7 +1,7 @@
 """What was asked for, checked, and written down as data for ansible-playbook.
 
-    request.py check          checks everything that can be known early; says which workers, and the branch's own
-    request.py write FILE     writes the variables of a round into FILE
+`request.py check` checks what can be known early and says which workers are wanted, and the branch's own;
+`request.py write FILE` writes the variables for the playbooks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Request:
     follow: bool
     deadline: float
     follow_hours: float
-    dry_run: bool
+    join: bool
 
     @property
     def arguments(self) -> list[str]:
@@ -52,7 +52,8 @@ def read(given: Mapping[str, str]) -> Request:
     Parameters
     ----------
     given : mapping
-        The step's environment: WORKERS, BRANCH, TABLES, RESTRICTION, REF, FOLLOW, DEADLINE, DRY_RUN, FOLLOW_HOURS.
+        The step's environment: WORKERS, BRANCH, TABLES, RESTRICTION, REF, FOLLOW, DEADLINE, FOLLOW_HOURS,
+        JOIN.
 
     Returns
     -------
@@ -62,20 +63,22 @@ def read(given: Mapping[str, str]) -> Request:
     inputs = {name: given.get(name, "").strip() for name in ("WORKERS", "TABLES", "RESTRICTION", "REF")}
     for name, value in inputs.items():
         if not value.isprintable():
-            raise RefusedError(f"{name.lower()} has a line break or another invisible character: give it on one line")
+            raise RefusedError(
+                f"{name.lower()} has an invisible character, such as a line break: give one line"
+            )
     if len(inputs["RESTRICTION"]) > 2000:
         raise RefusedError("restriction has more than 2000 characters: make it shorter")
     ref = inputs["REF"]
     if ref and (".." in ref or not re.fullmatch(REF, ref)):
         raise RefusedError(f"ref {ref!r} is no branch, tag or commit id: give one of these")
     return Request(
-        workers=_words("workers", inputs["WORKERS"], WORKER, "cpu1 memory1") or [own_worker(given.get("BRANCH", ""))],
+        workers=_words("workers", inputs["WORKERS"], WORKER, "cpu1 memory1") or [own_worker(given["BRANCH"])],
         tables=_words("tables", inputs["TABLES"], TABLE, "svd.* lds.LDS"),
         restriction=inputs["RESTRICTION"],
         follow=_yes_or_no("follow", given.get("FOLLOW") or "true"),
         deadline=_hours("deadline", given.get("DEADLINE") or "24", LEAST_HOURS, MOST_HOURS),
         follow_hours=_hours("the variable FOLLOW_HOURS", given.get("FOLLOW_HOURS") or "5", 0.0, 5.5),
-        dry_run=_yes_or_no("dry_run", given.get("DRY_RUN") or "false"),
+        join=_yes_or_no("join", given.get("JOIN") or "false"),
     )
 
 
@@ -83,7 +86,9 @@ def _words(name: str, text: str, pattern: str, example: str) -> list[str]:
     words = list(dict.fromkeys(re.split(r"[,\s]+", text))) if text else []
     for word in words:
         if not re.fullmatch(pattern, word) or word.startswith("-"):
-            raise RefusedError(f"{name}: {word!r} is not one of {name}: give names with spaces between, as {example}")
+            raise RefusedError(
+                f"{name}: {word!r} is no name of one: give names with spaces between, as {example}"
+            )
     return words
 
 
@@ -109,14 +114,15 @@ def variables(request: Request, given: Mapping[str, str]) -> dict[str, object]:
         "round_arguments": request.arguments,
         "round_follow": request.follow,
         "round_request": f"{given['GITHUB_RUN_ID']}-{given['GITHUB_RUN_ATTEMPT']}",
-        "round_report_file": given["REPORT_FILE"],
-        "workflow_source_repository": given["SOURCE"],
+        "round_report_file": f"{given['GITHUB_WORKSPACE']}/report/verdict.json",
+        "workflow_source_repository": f"{given['GITHUB_WORKSPACE']}/source",
         "workflow_source_version": "HEAD",
         "workflow_source_ship": True,
         "workflow_run_follow_hours": request.follow_hours,
         "workflow_run_limit_hours": request.deadline - min(1.0, request.deadline / 4),
         "instance_deadline_hours": request.deadline,
         "instance_power_accept_stopping": False,
+        "instance_power_join": request.join,
     }
 
 
@@ -136,9 +142,11 @@ def main(arguments: list[str]) -> int:
     except RefusedError as error:
         return refuse("The request is refused", error)
     if arguments[0] == "write":
-        Path(arguments[1]).write_text(as_data(variables(request, os.environ)) + "\n", encoding="utf-8")
+        file = Path(arguments[1])
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(as_data(variables(request, os.environ)) + "\n", encoding="utf-8")
     else:
-        own = own_worker(os.environ.get("BRANCH", ""))
+        own = own_worker(os.environ["BRANCH"])
         hand_on("GITHUB_OUTPUT", workers=json.dumps(request.workers), own_worker=own)
         print(f"workers: {' '.join(request.workers)}; run_workflow {json.dumps(request.arguments)}")
     return 0

@@ -22,7 +22,7 @@ def key_file(key: str, folder: Path) -> Path:
     lines = key.replace("\r", "").strip().splitlines()
     if not (lines[0].startswith("-----BEGIN") and lines[-1].startswith("-----END")):
         raise RefusedError(
-            "the secret SSH_KEY is no private key: put the whole file into it, from its line BEGIN to its line END"
+            "the secret SSH_KEY is no private key: put the whole file into it, from line BEGIN to line END"
         )
     path = folder / "worker_ssh_key"
     path.unlink(missing_ok=True)
@@ -53,16 +53,18 @@ def known_workers() -> list[str]:
 
 
 def put_down(given: Mapping[str, str]) -> dict[str, str]:
-    """Write key and inventory; refuse workers that nobody knows; return variables for the steps that follow."""
+    """Write key and inventory; refuse workers that nobody knows; return variables for later steps."""
     made = {}
     if given.get("SSH_KEY", "").strip():
         made["WORKER_SSH_KEY_FILE"] = str(key_file(given["SSH_KEY"], Path(given["RUNNER_TEMP"])))
     else:
-        print(annotate("warning", "No SSH key", "The secret SSH_KEY is not set: the workers may not let us in."))
-    name, instance = given.get("OWN_WORKER", ""), given.get("INSTANCE_ID", "").strip()
+        print(
+            annotate("warning", "No SSH key", "The secret SSH_KEY is not set: the workers may not let us in.")
+        )
+    name, instance = given["WORKER"], given.get("INSTANCE_ID", "").strip()
     if instance:
         OWN.write_text(json.dumps(from_secrets(name, instance, given.get("INSTANCE_IP", "").strip())) + "\n")
-    wanted = json.loads(given.get("WORKERS") or "[]")
+    wanted = given.get("WORKERS", "").replace(",", " ").split()
     if wanted and not (instance and wanted == [name]):
         known = known_workers()
         for worker in wanted:
