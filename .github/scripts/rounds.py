@@ -129,7 +129,11 @@ class Told:
     def _messages(self) -> list[str]:
         said = (self.result["failure"], self.result["cause"], self.result["summary"].get("message", ""))
         found = [str(text).strip() for text in said if text and text != "nothing was due"]
-        return found or ([] if self._errors() else ["the worker was lost before its results came home"])
+        if found or self._errors():
+            return found
+        if self.result["exit_code"] > 0:
+            return [f"the worker ended with exit code {self.result['exit_code']}; the log says why"]
+        return ["the worker was lost before its results came home"]
 
     def _why(self) -> str:
         if self.state in ("succeeded", "ready", "still running"):
@@ -143,7 +147,8 @@ class Told:
         return "\n\n".join([*parts, f"**What to do:** {self._remedy(' '.join(messages))}"])
 
     def _remedy(self, text: str) -> str:
-        by_code = BY_CODE.get(self.result["exit_code"]) if not self.result["failure"] else None
+        ended = self.result["summary"] and not self.result["failure"]
+        by_code = BY_CODE.get(self.result["exit_code"]) if ended else None
         by_words = (remedy for pattern, remedy in BY_WORDS if re.search(pattern, text))
         return by_code or next(by_words, OTHERWISE)
 

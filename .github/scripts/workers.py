@@ -73,7 +73,7 @@ def put_down(given: Mapping[str, str]) -> dict[str, str]:
                     f"there is no worker {worker}: choose from {', '.join(known)} (inventory/aws/hosts.yml), "
                     f"or set the secrets {worker}_instance_id and {worker}_instance_ip"
                 )
-    return made | {"LIMIT": ",".join([*(wanted or ["workers"]), "localhost"])}
+    return made | {"PLAY_LIMIT": ",".join([*(wanted or ["workers"]), "localhost"])}
 
 
 def main() -> int:
