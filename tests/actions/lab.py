@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,10 +119,8 @@ def borrow_environment(folder: Path) -> None:
     (place / "complete").touch()
 
 
-def fork(folder: Path, connection: dict[str, Any]) -> Path:
-    """Make the lab's repository: this tree, and what a lab changes in it."""
-    origin = folder / "origin"
-    origin.mkdir()
+def copy_tree(folder: Path) -> None:
+    """Copy what git would track of this tree."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -131,22 +130,28 @@ def fork(folder: Path, connection: dict[str, Any]) -> Path:
     ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
-            (origin / name).parent.mkdir(parents=True, exist_ok=True)
-            (origin / name).write_bytes((ROOT / name).read_bytes())
-            (origin / name).chmod((ROOT / name).stat().st_mode)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def publish(folder: Path, *branches: str) -> None:
+    """Make a folder a repository of one commit, with further branches."""
+    git = ["git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+    begin = ["init", "--quiet", "--initial-branch=main"]
+    commit = ["commit", "--quiet", "--message=Everything"]
+    for words in (begin, ["add", "--all"], commit, *(["branch", branch] for branch in branches)):
+        subprocess.run([*git, *words], cwd=folder, check=True)
+
+
+def fork(folder: Path, connection: dict[str, Any]) -> Path:
+    """Make the lab's repository: this tree, and what a lab changes in it."""
+    origin = folder / "origin"
+    copy_tree(origin)
     variables = origin / "inventory" / "aws" / "group_vars" / "workers.yml"
     variables.write_text(yaml.safe_dump(yaml.safe_load(variables.read_text()) | edits(folder, connection)))
     with (origin / ".github" / "workflows" / "start_process_allow_list").open("a") as file:
         file.write("@Anna  # the postdoc\r\n\r\nbob-2\r\n")
-    git = ["git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    for words in (
-        ["init", "--quiet", "--initial-branch=main"],
-        ["add", "--all"],
-        ["commit", "--quiet", "-m", "Fork"],
-    ):
-        subprocess.run([*git, *words], cwd=origin, check=True)
-    for branch in ("memory1", "feature/x"):
-        subprocess.run([*git, "branch", branch], cwd=origin, check=True)
+    publish(origin, "memory1", "feature/x")
     return origin
 
 

@@ -26,6 +26,8 @@ OF_WORKFLOW = ("github", "inputs", "vars", "secrets")
 OF_JOB = ("github", "needs", "inputs", "vars", "matrix", "strategy")
 OF_STEP = (*OF_JOB, "env", "steps", "runner", "job")
 OF_COMPOSITE = ("github", "runner", "job")
+PATIENCE = 900
+"""Seconds that a step may take, on a machine that is busy with other tests."""
 SHELL = {"bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"], None: ["bash", "-e"]}
 
 
@@ -351,12 +353,12 @@ class Runner:
 
     def _wait(self, process: subprocess.Popen[bytes], step: Step, log: Path) -> bool:
         """Wait for a step; when it is to be cancelled, interrupt it, then end it, as GitHub does."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE
         while process.poll() is None:
             if time.monotonic() > deadline:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                raise WorkflowError(f"{step.name} took more than 300 s: {log.read_text()[-3000:]}")
+                raise WorkflowError(f"{step.name} took more than {PATIENCE} s: {log.read_text()[-3000:]}")
             if self.cancel and self.cancel.step == step.name and self.cancel.words in log.read_text():
                 for number, patience in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5)):
                     process.send_signal(number)

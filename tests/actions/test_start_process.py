@@ -12,6 +12,7 @@ from ec2_support import until
 from lab import CPU, KEY, MEMORY, OWN, PASSWORD_OF_AWS, Lab
 from runner import Cancel, Job, annotations
 
+pytestmark = pytest.mark.timeout(1800)
 BUTTON = "start_process.yaml"
 ONE_TABLE = {"workers": "cpu1", "tables": "svd.PopulationSVD"}
 HOSTILE = "{{ lookup('pipe', 'touch PWNED') }}${{ github.token }}\"; touch PWNED; $(touch PWNED)`touch PWNED`"
