@@ -14,7 +14,7 @@ rehearse: .venv/control ## one round on an emulated EC2 machine that really boot
 	$(BIN)/ansible-playbook -i inventory/rehearsal run.yml $(ARGS)
 
 test: .venv/dev ## all tests (ARGS="-k ..." reaches pytest)
-	$(BIN)/python -m pytest tests/unit tests/test_repository.py tests/integration tests/round $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/test_repository.py tests/integration tests/round tests/actions $(ARGS)
 
 test-fast: .venv/dev ## the tests that need no server, engine or round
 	$(BIN)/python -m pytest tests/unit tests/test_repository.py $(ARGS)
