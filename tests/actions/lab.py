@@ -94,6 +94,7 @@ def edits(folder: Path, connection: dict[str, Any]) -> dict[str, Any]:
         "instance_deadline_process_file": f"{machine}/processes",
         "workflow_run_process_file": f"{machine}/processes",
         "workflow_run_collect_seconds": 20,
+        "instance_power_sweep_pause_seconds": 1,
         "round_home": home,
         "workflow_image_runtime": "venv",
         "workflow_image_python": sys.executable,
