@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from runner import Job, Runner, StepFailedError, WorkflowError
+from jobs import Job, StepFailedError, WorkflowError
+from runner import Runner
 
 Action = Callable[[Job, dict[str, str], Runner], dict[str, str]]
 

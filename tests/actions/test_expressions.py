@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from expressions import ExpressionError, Expressions, hash_files
-from runner import WorkflowError, read_file_of_values
+from jobs import WorkflowError, read_file_of_values
 
 CONTEXTS: dict[str, Any] = {
     "github": {"actor": "Anna", "ref_name": "main"},

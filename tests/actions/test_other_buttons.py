@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from ec2_support import started
+from jobs import annotations
 from lab import CPU, MEMORY, OWN, Lab
-from runner import annotations
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from jobs import read_file_of_values
 from lab import KEY, ROOT
-from runner import read_file_of_values
 
 SCRIPTS = ROOT / ".github" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
