@@ -153,6 +153,7 @@ class StepRunner:
             )
             cancelled = self._wait(process, step, log)
         step.output = self.masked(log.read_text(errors="replace"))
+        files["summary"].write_text(self.masked(files["summary"].read_text()))
         step.outcome = "cancelled" if cancelled else "failure" if process.returncode else "success"
         step.outputs = read_file_of_values(files["output"])
         job.env |= read_file_of_values(files["env"])
