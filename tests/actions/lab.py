@@ -153,6 +153,11 @@ def fork(folder: Path, connection: dict[str, Any]) -> Path:
     with (origin / ".github" / "workflows" / "start_process_allow_list").open("a") as file:
         file.write("@Anna  # the postdoc\r\n\r\nbob-2\r\n")
     publish(origin, "memory1", "feature/x")
+    git = ["git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+    subprocess.run([*git, "checkout", "--quiet", "-b", "slow"], cwd=origin, check=True)
+    (origin / "workflow" / "__main__.py").write_text("import time\n\ntime.sleep(1200)\n")
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message=Takes for ever"], cwd=origin, check=True)
+    subprocess.run([*git, "checkout", "--quiet", "main"], cwd=origin, check=True)
     return origin
 
 

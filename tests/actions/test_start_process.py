@@ -207,7 +207,7 @@ def test_a_job_whose_limit_is_reached_leaves_the_round_to_itself(lab: Lab) -> No
         variables={"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/round", "FOLLOW_HOURS": "0.0001"}
     )
     del runner.secrets["AWS_ACCESS_KEY_ID"], runner.secrets["AWS_SECRET_ACCESS_KEY"]
-    job = runner.run(BUTTON, workers="memory1", tables="svd.* shuffle.* timescale.*")["round memory1"]
+    job = runner.run(BUTTON, workers="memory1", ref="slow")["round memory1"]
     assert job.status == "success", job.log
     assert "⏳ Round on `memory1`: still running" in job.summary
     assert job.step("Sign in again, the first time may be over").outcome == "success"
