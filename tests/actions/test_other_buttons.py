@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from ec2_support import started
 from jobs import annotations
@@ -47,8 +49,9 @@ def test_force_stop_stops_what_is_on(lab: Lab) -> None:
 
 def test_the_sweep_stops_what_is_past_its_deadline(lab: Lab) -> None:
     """By itself, for nobody; without credentials it says that it does nothing, and is green."""
-    tags = [{"Key": "round", "Value": "old"}, {"Key": "round_deadline", "Value": "2020-01-01T00:00:00Z"}]
     started(lab.ec2, CPU)
+    deadline = (datetime.now(UTC) + timedelta(seconds=2)).isoformat(timespec="seconds")
+    tags = [{"Key": "round", "Value": "old"}, {"Key": "round_deadline", "Value": deadline}]
     lab.ec2.create_tags(Resources=[CPU], Tags=tags)
     runner = lab.runner(event="schedule")
     runner.secrets = {}
