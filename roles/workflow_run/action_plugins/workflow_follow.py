@@ -118,7 +118,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
 
     def _follow(self, directory: str, limit: float) -> str:
-        """Show the log to the run's end, or for a limited time; return its exit status, a dash if it goes on."""
+        """Show the log to its end, or for a limited time; return the exit status, a dash if it goes on."""
         offset, rest, status = 0, b"", "-"
         leave_at = time.monotonic() + (limit or float("inf"))
         while status.strip() != "-" or time.monotonic() < leave_at:
