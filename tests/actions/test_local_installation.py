@@ -203,7 +203,7 @@ def test_in_rounds_on_this_machine(reader: Reader, database: dict[str, str]) -> 
     assert database["password"] not in printed
     assert len(list(folder.glob("artifacts/*/this_machine/report.html"))) == 1
     outcome, printed = reader.type(status)
-    assert (outcome, "ended with exit code 0" in " ".join(printed.split())) == (0, True), printed
+    assert (outcome, "with exit code 0" in " ".join(printed.split())) == (0, True), printed
 
 
 def test_another_cloud_is_started_before_and_stopped_after(reader: Reader) -> None:
