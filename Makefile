@@ -14,7 +14,7 @@ rehearse: .venv/control ## one round on an emulated EC2 machine that really boot
 	$(BIN)/ansible-playbook -i inventory/rehearsal run.yml $(ARGS)
 
 test: .venv/dev ## all tests (ARGS="-k ..." reaches pytest)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/unit tests/test_repository.py tests/round tests/integration $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/unit tests/test_repository.py tests/round tests/actions tests/integration $(ARGS)
 
 test-fast: .venv/dev ## the tests that need no server, engine or round
 	$(BIN)/python -m pytest tests/unit tests/test_repository.py $(ARGS)

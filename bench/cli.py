@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import (  # noqa: F401  (importing a module registers its benchmarks)
+    actions,
     binning,
     communication_subspace,
     fleet,

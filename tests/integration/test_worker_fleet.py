@@ -58,6 +58,7 @@ def inputs(url: str, **more: object) -> dict[str, Any]:
         ],
         "worker_fleet_elastic_ips": True,
         "worker_fleet_principals": ["arn:aws:iam::123456789012:user/anna"],
+        "worker_fleet_github": "lab/round",
         **more,
     }
 
@@ -80,6 +81,7 @@ def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str)
         ({"worker_fleet_name": "no/name"}, "use letters, digits and hyphens"),
         ({"worker_fleet_ssh_from": ["0.0.0.0/0"]}, "lets the whole world in"),
         ({"worker_fleet_workers": [{"name": "a"}]}, "a name of its own and a type"),
+        ({"worker_fleet_github": "lab/round:*"}, "give the repository as owner/name"),
     ):
         assert words in run(tmp_path, url, **given).refusal()
     assert alive(url) == []
@@ -111,6 +113,14 @@ def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str)
     assert "ec2:StartInstances" in actions
     assert "RunInstances" not in actions
     assert "Terminate" not in actions
+
+    role = iam.get_role(RoleName=NAME)["Role"]
+    keys, github = role["AssumeRolePolicyDocument"]["Statement"]
+    assert keys["Principal"] == {"AWS": ["arn:aws:iam::123456789012:user/anna"]}
+    assert github["Action"] == "sts:AssumeRoleWithWebIdentity"
+    subject = github["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
+    assert subject == "repo:lab/round:environment:workers"
+    assert role["MaxSessionDuration"] == 21600
 
     again = run(tmp_path, url)
     assert again.status == 0, again.output

@@ -29,6 +29,10 @@ options:
     description: Seconds for which a lost connection is tried again.
     type: int
     default: 600
+  limit:
+    description: Seconds after which the run is left to itself, still running; 0 is never.
+    type: int
+    default: 0
 """
 
 RESULTS = ("log.txt", "summary.json", "report.html")
@@ -70,6 +74,9 @@ while [ -n "$(find followers -type f -newermt '-20 seconds' 2>/dev/null)" ] && [
 done
 """
 
+#: The machine waits for nobody who has left.
+LEAVE = "rm -f {directory}/followers/{me}"
+
 display = Display()
 
 
@@ -77,7 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Poll the worker with one command every few seconds."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset({"directory", "artifacts", "patience"})
+    _VALID_ARGS = frozenset({"directory", "artifacts", "patience", "limit"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Follow until the run has ended; the result carries its exit code, and why it ended early."""
@@ -89,7 +96,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._me = uuid.uuid4().hex
         self._host = (task_vars or {}).get("inventory_hostname", "")
         self._patience = float(self._task.args.get("patience", 600))
-        status = self._follow(directory)
+        status = self._follow(directory, float(self._task.args.get("limit", 0)))
+        if status == "-":
+            self._command(LEAVE.format(directory=shlex.quote(directory), me=self._me))
+            self._show(b"(no longer followed: the run goes on, and its machine goes off when it has ended)")
+            return {**result, "left": True, "changed": False}
         cause = self._command(f"cat {shlex.quote(directory)}/cause 2>/dev/null || true")["stdout"].strip()
         collected = self._collect(directory, Path(artifacts))
         if status == "lost":
@@ -99,15 +110,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
         return {
             **result,
+            "left": False,
             "exit_code": int(status),
             "cause": cause,
             "collected": collected,
             "changed": False,
         }
 
-    def _follow(self, directory: str) -> str:
+    def _follow(self, directory: str, limit: float) -> str:
+        """Show the log to its end, or for a limited time; return the exit status, a dash if it goes on."""
         offset, rest, status = 0, b"", "-"
-        while True:
+        leave_at = time.monotonic() + (limit or float("inf"))
+        while status.strip() != "-" or time.monotonic() < leave_at:
             script = SCRIPT.format(directory=shlex.quote(directory), offset=offset, me=self._me)
             answer = self._command(script)
             if answer["rc"] != 0:

@@ -1,0 +1,293 @@
+"""The scripts behind the buttons, one by one: what they refuse, what they write, and that it stays data."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jobs import read_file_of_values
+from lab import KEY, ROOT
+
+SCRIPTS = ROOT / ".github" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import allowed  # noqa: E402
+import commands  # noqa: E402
+import markdown  # noqa: E402
+import request  # noqa: E402
+import rounds  # noqa: E402
+import summary  # noqa: E402
+import workers  # noqa: E402
+
+LIST = "\ufeff# people\r\n\r\n@Anna # postdoc\r\n  bob-2  \r\nrobot[bot]\n"
+
+
+@pytest.mark.parametrize("user", ["anna", "ANNA", "Bob-2", "robot[bot]"])
+def test_the_list_as_people_write_it(user: str) -> None:
+    allowed.check(LIST.removeprefix("\ufeff"), [user])
+
+
+@pytest.mark.parametrize("user", ["ann", "bob", "postdoc", "people", "", "anna bob-2"])
+def test_who_is_not_listed(user: str) -> None:
+    with pytest.raises(commands.RefusedError, match="may not start this yet: add a line with your user name"):
+        allowed.check(LIST.removeprefix("\ufeff"), ["anna", user])
+
+
+def test_a_list_with_anything_but_names_is_refused() -> None:
+    with pytest.raises(commands.RefusedError, match="line 2 of start_process_allow_list is no user name"):
+        allowed.check("anna\nbob, carl\n", ["anna"])
+
+
+def test_our_own_list_is_empty_until_a_lab_fills_it() -> None:
+    assert allowed.names(allowed.LIST.read_text()) == []
+
+
+def test_the_script_refuses_when_nobody_is_known() -> None:
+    done = run("allowed.py", ACTOR="", TRIGGERING_ACTOR="")
+    assert (done.returncode, "give ACTOR" in done.stdout) == (1, True)
+
+
+def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SCRIPTS / script, *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+GIVEN = {"BRANCH": "main", "GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "2", "GITHUB_WORKSPACE": "/work space"}
+
+
+def test_a_request_without_inputs() -> None:
+    made = request.read(GIVEN)
+    assert made.workers == ["main"]
+    assert made.arguments == ["run"]
+    written = request.variables(made, GIVEN)
+    assert written["round_request"] == "7-2"
+    assert (written["instance_deadline_hours"], written["workflow_run_limit_hours"]) == (24.0, 23.0)
+    assert written["round_follow"] is True
+
+
+def test_a_request_with_everything() -> None:
+    inputs = {"WORKERS": "cpu1, memory1 cpu1", "TABLES": "svd.* lds.LDS", "RESTRICTION": ' {"a": "b c"} '}
+    made = request.read(
+        {**GIVEN, **inputs, "FOLLOW": "false", "DEADLINE": "0.5", "REF": "v1.0", "JOIN": "true"}
+    )
+    assert made.workers == ["cpu1", "memory1"]
+    assert made.arguments == ["run", "--tables", "svd.*", "--tables", "lds.LDS", "--where", '{"a": "b c"}']
+    assert request.variables(made, GIVEN)["workflow_run_limit_hours"] == 0.375
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"WORKERS": "a;b"}, "workers: 'a;b'"),
+        ({"WORKERS": "!cpu1"}, "workers: '!cpu1'"),
+        ({"WORKERS": "all:&x"}, "workers: 'all:&x'"),
+        ({"TABLES": "$(id)"}, "tables: '$(id)'"),
+        ({"RESTRICTION": "a\u2028b"}, "restriction has an invisible character"),
+        ({"RESTRICTION": "x" * 2001}, "more than 2000 characters"),
+        ({"REF": "a..b"}, "ref 'a..b'"),
+        ({"REF": "-x"}, "ref '-x'"),
+        ({"FOLLOW": "maybe"}, "follow is 'maybe': give true or false"),
+        ({"DEADLINE": "nan"}, "deadline is 'nan'"),
+        ({"DEADLINE": "169"}, "give hours, from 0.5 to 168"),
+        ({"FOLLOW_HOURS": "7"}, "the variable FOLLOW_HOURS is '7'"),
+    ],
+)
+def test_what_a_request_must_not_be(inputs: dict[str, str], words: str) -> None:
+    with pytest.raises(commands.RefusedError) as refused:
+        request.read({**GIVEN, **inputs})
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("branch", "name"), [("main", "main"), ("feature/x-1", "feature_x_1"), ("größe", "gr__e")]
+)
+def test_the_worker_of_a_branch(branch: str, name: str) -> None:
+    assert request.own_worker(branch) == name
+
+
+def test_written_strings_are_marked_as_data(tmp_path: Path) -> None:
+    hostile = "{{ 7 * 7 }} \" ' : # \u00e9 !unsafe ${{ x }}"
+    text = request.as_data({"a": [hostile, 1, True, 0.5], "b": {}})
+    assert text.count("!unsafe") == 2  # the tag, and the word in the string
+
+    class Loader(yaml.SafeLoader):
+        """Knows the tag, as Ansible does."""
+
+    Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+    assert yaml.load(text, Loader) == {"a": [hostile, 1, True, 0.5], "b": {}}
+
+
+def test_the_script_hands_workers_on(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    done = run("request.py", "check", **GIVEN, WORKERS="cpu1", GITHUB_OUTPUT=str(output))
+    assert done.returncode == 0, done.stderr
+    assert read_file_of_values(output) == {"workers": '["cpu1"]', "own_worker": "main"}
+
+
+def test_the_key_file(tmp_path: Path) -> None:
+    path = workers.key_file(KEY, tmp_path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().splitlines()[0] == "-----BEGIN OPENSSH PRIVATE KEY-----"
+    assert path.read_text().endswith("-----END OPENSSH PRIVATE KEY-----\n")
+    assert "\r" not in path.read_text()
+    with pytest.raises(commands.RefusedError, match="the secret SSH_KEY is no private key") as refused:
+        workers.key_file("ssh-ed25519 SECRET", tmp_path)
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_worker_from_secrets() -> None:
+    made: Any = workers.from_secrets("main", "i-0123456789abcdef0", "192.0.2.7")
+    [host] = made["all"]["children"]["workers"]["hosts"].values()
+    assert host == {"instance_power_instance_id": "i-0123456789abcdef0", "ansible_host": "192.0.2.7"}
+    for instance, address in (("i-{{ x }}", ""), ("i-0123456789abcdef0", "-oProxyCommand=x y")):
+        with pytest.raises(commands.RefusedError, match="the secret main_instance_") as refused:
+            workers.from_secrets("main", instance, address)
+        assert (address or instance) not in str(refused.value)
+
+
+def test_annotations_hold_no_command() -> None:
+    said = commands.annotate("error", "a:b,c", "100% wrong\n::set-env name=x::y\r")
+    assert said == "::error title=a%3Ab%2Cc::100%25 wrong%0A::set-env name=x::y%0D"
+    assert "\n" not in said
+
+
+NASTY = "a|b`c``d\n<img src=x onerror=alert(1)> [x](http://y) @anna \x1b[31m"
+
+
+def test_markdown_is_text() -> None:
+    cell = markdown.code(NASTY)
+    assert "\n" not in cell
+    assert cell.startswith("```")
+    assert cell.endswith("```")
+    assert "a\\|b" in cell
+    assert "\x1b" not in cell
+    shown = markdown.block("```\n# big\n````x")
+    assert shown.startswith("`````text\n")
+    assert shown.endswith("\n`````")
+
+
+@pytest.mark.parametrize(
+    ("part", "failed", "whole", "bar"),
+    [
+        (0, 0, 0, "····"),
+        (4, 0, 4, "🟩🟩🟩🟩"),
+        (0, 1, 1000, "🟥⬜⬜⬜"),
+        (999, 1, 1000, "🟩🟩🟩🟥"),
+        (1, 0, 2, "🟩🟩⬜⬜"),
+    ],
+)
+def test_bars(part: int, failed: int, whole: int, bar: str) -> None:
+    """One failure among a thousand is seen."""
+    assert markdown.bar(part, failed, whole, 4) == bar
+
+
+def test_prices() -> None:
+    assert rounds.price("", "cpu1") is None
+    assert rounds.price("0.5", "cpu1") == 0.5
+    assert rounds.price("cpu1=0.71, memory1=2", "memory1") == 2.0
+    assert rounds.price("cpu1=0.71", "memory1") is None
+    with pytest.raises(commands.RefusedError, match="the variable WORKER_PRICE_PER_HOUR has 'dear'"):
+        rounds.price("dear", "cpu1")
+
+
+def result(**more: Any) -> dict[str, Any]:
+    empty = {"failure": "", "task": "", "cause": "", "detached": False, "left": False, "planned": ""}
+    plain = {"worker": "cpu1", "instance": "i-1", "round": "r", "commit": "c" * 40, "artifacts": ""}
+    return {**empty, **plain, "exit_code": 0, "machine_seconds": 5400, "summary": {}, **more}
+
+
+def failed(number: int, reason: str = "it broke") -> dict[str, Any]:
+    return {"table": f"t.T{number}", "outcome": "failed", "reason": reason, "key": {}}
+
+
+def test_a_page_with_hostile_names() -> None:
+    table = {"table": NASTY, "due": 2, "done": 1, "failed": 1, "skipped": 0, "seconds": 1.0}
+    told = rounds.Told(
+        result(exit_code=1, summary={"verdict": "failed", "tables": [table], "keys": [failed(1, NASTY)]}),
+        0.5,
+        "javascript:x",
+    )
+    page = told.page()
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) == 3
+    assert rows[2].replace("\\|", "").count("|") == rows[0].count("|")
+    assert "javascript" not in page
+    assert "on for 1 h 30 min, about 0.75 in money" in page
+    assert all("\n" not in note for note in told.annotations())
+
+
+def test_a_page_of_many_errors_names_the_first() -> None:
+    many = [failed(number) for number in range(8)] + [failed(0)]
+    told = rounds.Told(
+        result(exit_code=1, summary={"verdict": "failed", "tables": [], "keys": many}), None, ""
+    )
+    page = told.page()
+    assert page.index("2 keys of `t.T0`") < page.index("1 key of `t.T1`")
+    assert "… and 3 more kinds of error" in page
+    assert len(told.annotations()) == rounds.MOST_ERRORS
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"exit_code": 3, "summary": {"verdict": "unreachable", "message": "no answer"}},
+            "check the secrets DJ_HOST",
+        ),
+        ({"exit_code": 4, "summary": {"verdict": "stopped"}, "cause": "asked"}, "it goes on from there"),
+        ({"exit_code": 1}, "ended with exit code 1; the log says why"),
+        ({"exit_code": -1}, "lost before its results came home"),
+        ({"failure": "i-1 is running: round r of bob is on it"}, "status shows who, force_stop stops it"),
+        ({"failure": "i-1 is stopping: x"}, "again in a minute"),
+        ({"failure": "AWS has no capacity"}, "or on another worker"),
+        ({"failure": "something new"}, "show this page to whoever looks after the workers"),
+        ({"detached": True}, "⏳"),
+        ({"planned": "run"}, "would do `run`; nothing was started"),
+        ({"summary": {"verdict": "succeeded", "message": "nothing was due"}}, "nothing was due"),
+    ],
+)
+def test_every_end_has_its_words(more: dict[str, Any], words: str) -> None:
+    assert words in rounds.Told(result(**more), None, "").page()
+
+
+def test_the_page_of_a_round_without_a_verdict(tmp_path: Path) -> None:
+    log = tmp_path / "playbook.log"
+    log.write_text(
+        "2026-11-22 10:00:00,123 p=1 u=x n=ansible INFO| fatal: [cpu1]: FAILED! => \n    msg: why\n"
+    )
+    page, notes = summary.of_round(
+        {"WORKER": "cpu1", "OUTCOME": "failure", "SETTLED": "failure"}, tmp_path, log
+    )
+    assert "❌ Round on `cpu1`: it ended before its verdict" in page
+    assert "fatal: [cpu1]: FAILED!" in page
+    assert "2026-11-22" not in page
+    assert "[!CAUTION]" in page
+    assert [note.startswith("::error title=") for note in notes] == [True, True]
+
+
+def test_the_page_of_the_other_buttons(tmp_path: Path) -> None:
+    log = tmp_path / "playbook.log"
+    log.write_text(
+        "fatal: [cpu1]: FAILED! => \n    changed: false\n    msg: 'it is\n        wrong'\n\nPLAY\n"
+    )
+    page, [note] = summary.of_playbook("force_stop", {"OUTCOME": "failure"}, tmp_path, log)
+    assert "❌ force_stop failed" in page
+    assert summary.reason(log.read_text().splitlines()) == "it is wrong"
+    assert note == "::error title=force_stop::it is wrong"
+    (tmp_path / "verdict.json").write_text(json.dumps([["cpu1: stopped", "round r: ended"]]))
+    page, notes = summary.of_playbook("status", {"OUTCOME": "success"}, tmp_path, log)
+    assert "cpu1: stopped\nround r: ended" in page
+    assert notes == []
