@@ -134,9 +134,6 @@ def drill(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         subprocess.run([sys.executable, program, "stop", "--directory", home / "database"], check=False)
 
 
-pytestmark = pytest.mark.timeout(1500)
-
-
 def test_a_container_that_is_killed(drill: Drill) -> None:
     node = drill.play()
     container = drill.container(node)
