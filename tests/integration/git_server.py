@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET
+    do_POST = do_GET  # noqa: N815 -- as the base class calls it
 
     def log_message(self, *_: object) -> None:
         """Say nothing: the requests are the test's own."""

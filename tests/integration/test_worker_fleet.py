@@ -70,7 +70,12 @@ def alive(url: str) -> list[dict[str, Any]]:
 
 def run(folder: Path, url: str, entry: str = "main", **more: object) -> Any:
     return play(
-        "worker_fleet", folder, ("worker_fleet_ids",), {"NO_PROXY": "*", "no_proxy": "*"}, entry, **inputs(url, **more)
+        "worker_fleet",
+        folder,
+        ("worker_fleet_ids",),
+        {"NO_PROXY": "*", "no_proxy": "*"},
+        entry,
+        **inputs(url, **more),
     )
 
 
