@@ -1,7 +1,17 @@
 """The stop drill: whatever goes wrong, the instance is stopped, nothing is lost, the message says what to do.
 
 One emulated machine that boots, one database. The rounds that fail come first and leave their keys due; the
-last ones compute them.
+last ones compute them. The other cases, and where they are proven:
+
+- populate succeeds; clone or build fails; disk full; the Docker daemon dies; SSH drops and returns;
+  credentials expire while following; an instance hangs in stopping; capacity never comes; the deadline passes
+  during a build; the control node is killed during a build; its clock is two hours slow: test_fleet_drill.py
+- some keys fail; the control node is killed before launch; the database is down at the start; a second round
+  on a busy worker: test_round.py
+- the database is lost during the run: test_lost_database.py
+- a stop that cannot be confirmed; two rounds at the same moment: tests/integration/test_instance_power.py
+- the sweep (orphan, held, healthy): tests/integration/test_sweep.py
+- the unit and the deadline by themselves: tests/integration/test_unit_of_a_round.py
 """
 
 from __future__ import annotations
