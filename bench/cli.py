@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import (  # noqa: F401  (importing a module registers its benchmarks)
     binning,
     communication_subspace,
+    emulated,
     fleet,
     lds,
     populate,

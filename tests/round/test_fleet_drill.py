@@ -181,9 +181,11 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     for name in ("good", "drops", "expired", "hangs"):
         fleet.go(name)
     status = node.end()
+    (fleet.home / "output").write_text(node.output)
     verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
     found = {"status": str(status), "end": verdict.partition("TASK [")[2], "output": node.output}
-    places = sorted((verdict.index(f"{name}: "), name) for name in WORKERS)
+    places = sorted((verdict.find(f"{name}: "), name) for name in WORKERS)
+    assert places[0][0] >= 0, node.output[-6000:]
     for (place, name), (after, _) in zip(places, [*places[1:], (None, "")], strict=True):
         found[name] = verdict[place:after]
     return found
