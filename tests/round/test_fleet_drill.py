@@ -1,10 +1,10 @@
 """The stop drill of a fleet: in one round every worker meets another misfortune.
 
-All but the first fail or are hindered; none keeps another from its work, and each is stopped in the end.
-Proven here: populate succeeds; clone fails; build fails; the disk is full; the Docker daemon dies; SSH never
-answers; SSH drops and returns; credentials expire while the run is followed; an instance hangs in stopping;
-capacity never comes; the deadline passes during a build, with a control node and, killed, without one; a
-control node's clock is two hours slow. `test_stop_drill.py` names the rest.
+All but one fail; none keeps another from its work, and each is stopped in the end. Proven here: populate
+succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails; build fails; the disk is
+full; the Docker daemon dies; credentials expire while the run is followed; capacity never comes; the deadline
+passes during a build, with a control node and, killed, without one; a control node's clock is two hours slow.
+`test_stop_drill.py` names the rest.
 """
 
 from __future__ import annotations
@@ -38,21 +38,17 @@ WORKERS: dict[str, dict[str, Any]] = {
     "good": {},
     "clone": {"workflow_source_ship": False},
     "build": {"workflow_source_version": "broken"},
-    "late": {"workflow_source_version": "endless", "instance_deadline_hours": 0.015, **HOURS},
+    "late": {"workflow_source_version": "endless", "instance_deadline_hours": 0.025, **HOURS},
     "full": {},
     "engine": {},
-    "deaf": {"round_connect_timeout": 3},
-    "drops": {},
     "expired": {},
-    "hangs": {},
     "never": {"instance_power_capacity_attempts": 2, "instance_power_capacity_backoff_seconds": 0.1},
 }
 IDS = {name: f"i-0000000000000f{number:03x}" for number, name in enumerate(WORKERS)}
 FAULTS = [
     {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
-    {"machine": "no_ssh", "instance": IDS["deaf"]},
     {"machine": "full_disk", "instance": IDS["full"]},
-    {"machine": "hang_in_stopping", "instance": IDS["hangs"], "seconds": 5},
+    {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
 ]
 ROUNDS = "/var/lib/datajoint-round/rounds/current"
 
@@ -167,18 +163,18 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     """One round of the fleet; what its verdict says of each worker, on one line each."""
     fleet.cloud.order(*FAULTS)
     node = fleet.round()
-    for name in ("good", "engine", "drops", "expired", "hangs"):
+    for name in ("good", "engine", "expired"):
         node.says(f"{name} | at work")
     fleet.cloud.order(
         FAULTS[-1],
-        {"machine": "no_network", "instance": IDS["drops"], "seconds": 4},
+        {"machine": "no_network", "instance": IDS["good"], "seconds": 4},
         {"access_key": "expired", "code": "RequestExpired", "times": 999},
     )
     fleet.machines["engine"].run("systemctl", "mask", "--runtime", "docker.service", "docker.socket")
     fleet.machines["engine"].run("sh", "-c", "kill -9 $(pidof dockerd)")
-    node.says("drops | (connection lost")
-    node.says("drops | (connected again)")
-    for name in ("good", "drops", "expired", "hangs"):
+    node.says("good | (connection lost")
+    node.says("good | (connected again)")
+    for name in ("good", "expired"):
         fleet.go(name)
     status = node.end()
     (fleet.home / "output").write_text(node.output)
@@ -198,24 +194,21 @@ def test_every_instance_is_stopped(fleet: Fleet, verdicts: dict[str, str]) -> No
 def test_one_workers_failure_neither_stops_nor_hides_another(verdicts: dict[str, str]) -> None:
     """A verdict for each, and for the round, which names who failed."""
     assert verdicts["status"] == "2"
-    for name in ("good", "drops", "hangs"):
-        assert verdicts[name].startswith(f"{name}: succeeded"), verdicts["output"][-6000:]
-        assert "toy.Toy" in verdicts[name]
+    assert verdicts["good"].startswith("good: succeeded"), verdicts["output"][-6000:]
+    assert "toy.Toy" in verdicts["good"]
     named = re.search(r"The round failed on ([^:]+):", verdicts["end"])
     assert named, verdicts["end"]
-    failed = set(WORKERS) - {"good", "drops", "hangs"}
-    assert set(named[1].split(", ")) == failed
+    assert set(named[1].split(", ")) == set(WORKERS) - {"good"}
 
 
 @pytest.mark.parametrize(
     ("worker", "words"),
     [
-        ("clone", r"could not be fetched at .* does not exist.* the worker's access to it"),
+        ("clone", r"could not be fetched at .*git repository.*the worker's access to it"),
         ("build", r"almost there.* 42.*Dockerfile"),
-        ("late", r"the worker was lost before its results came home"),
-        ("full", r"No space left on device|no space left|MB free"),
-        ("engine", r"The Docker engine|the Docker engine does not answer any more: see journalctl -u docker"),
-        ("deaf", r"Wait until the machine answers"),
+        ("late", r"went off in the middle .*Instance initiated shutdown.*instance_deadline_hours"),
+        ("full", r"No space left on device.*free space there, or enlarge it"),
+        ("engine", r"the Docker engine does not answer any more: see journalctl -u docker"),
         ("expired", r"the AWS credentials have expired; sign in again.*IT MAY STILL BE RUNNING"),
         ("never", r"AWS has no capacity for this instance type in its zone now; run again later"),
     ],
@@ -264,6 +257,7 @@ def test_a_control_node_whose_clock_is_two_hours_slow(
     assert began < deadline - 3600 < time.time(), "an hour from now by the machine's clock"
     fleet.go("good")
     assert node.end() == 0, node.output[-3000:]
+    assert "good: succeeded" in node.output, "the verdict of --limit good,localhost"
     assert machine.state() == "stopped"
     rounds = sorted(path.name for path in (fleet.home / "artifacts").iterdir())
     slow = datetime.strptime(rounds[0][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
