@@ -1,10 +1,10 @@
 """The stop drill of a fleet: in one round every worker meets another misfortune.
 
 All but one fail; none keeps another from its work, and each is stopped in the end. Proven here: populate
-succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails; build fails; the disk is
-full; the Docker daemon dies; credentials expire while the run is followed; capacity never comes; the deadline
-passes during a build, with a control node and, killed, without one; a control node's clock is two hours slow.
-`test_stop_drill.py` names the rest.
+succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails; build fails; the disk
+is full; the Docker daemon dies; credentials expire while the run is followed; capacity never comes; the
+deadline passes during a build, with a control node and, killed, without one; a control node's clock is two
+hours slow. `test_stop_drill.py` names the rest.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def test_one_workers_failure_neither_stops_nor_hides_another(verdicts: dict[str,
     ("worker", "words"),
     [
         ("clone", r"could not be fetched at .*git repository.*the worker's access to it"),
-        ("build", r"almost there.* 42.*Dockerfile"),
+        ("build", r"source/Dockerfile: step .*exit 42\) failed: exit status 42.*mend what"),
         ("late", r"went off in the middle .*Instance initiated shutdown.*instance_deadline_hours"),
         ("full", r"No space left on device.*free space there, or enlarge it"),
         ("engine", r"the Docker engine does not answer any more: see journalctl -u docker"),
