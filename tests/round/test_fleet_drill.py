@@ -202,7 +202,7 @@ def test_one_workers_failure_neither_stops_nor_hides_another(verdicts: dict[str,
 @pytest.mark.parametrize(
     ("worker", "words"),
     [
-        ("clone", r"could not be fetched at .*git repository.*the worker's access to it"),
+        ("clone", r"could not be fetched at .*git repository.*Check the repository, the version and"),
         ("build", r"source/Dockerfile: step .*exit 42\) failed: exit status 42.*mend what"),
         ("late", r"went off in the middle .*Instance initiated shutdown.*instance_deadline_hours"),
         ("full", r"No space left on device.*free space there, or enlarge it"),
