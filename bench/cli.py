@@ -12,6 +12,7 @@ from bench import (  # noqa: F401  (importing a module registers its benchmarks)
     actions,
     binning,
     communication_subspace,
+    emulated,
     fleet,
     lds,
     populate,

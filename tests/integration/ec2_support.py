@@ -29,7 +29,7 @@ def call(
         input=json.dumps(instances or []),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -86,7 +86,7 @@ def process_group(script: str) -> Iterator[subprocess.Popen]:
                 os.killpg(leader.pid, signal.SIGKILL)
 
 
-def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], patience: float = 120.0) -> Any:
     """Wait until something is the case, and return it."""
     deadline = time.monotonic() + patience
     while not (outcome := condition()):
@@ -114,7 +114,7 @@ def play(
         | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     assert "{" in done.stdout, done.stdout + done.stderr

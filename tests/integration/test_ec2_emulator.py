@@ -128,6 +128,22 @@ def test_shutdown_behaviour_is_read_and_modified(shared):
     assert behavior() == "terminate"
 
 
+def test_the_type_is_modified_while_the_instance_is_stopped(tmp_path):
+    def modify(kind: str) -> None:
+        ec2.modify_instance_attribute(InstanceId=INSTANCE, InstanceType={"Value": kind})
+
+    with emulator(tmp_path, [{"id": INSTANCE, "type": "c5.large"}]) as ec2:
+        modify("m5.large")
+        assert describe(ec2)["InstanceType"] == "m5.large"
+        started(ec2)
+        assert refused(modify, "c5.large") == "IncorrectInstanceState"
+        assert describe(ec2)["InstanceType"] == "m5.large"
+        ec2.stop_instances(InstanceIds=[INSTANCE])
+        until(lambda: state(ec2) == "stopped")
+    with emulator(tmp_path, [{"id": INSTANCE, "type": "c5.large"}]) as ec2:
+        assert describe(ec2)["InstanceType"] == "m5.large"
+
+
 def test_filters_and_tags(shared):
     ec2, machines = shared
 

@@ -61,6 +61,7 @@ def test_a_machine_boots_and_is_a_computer_of_its_own(cloud: Machines) -> None:
 def test_a_machine_that_powers_itself_off_is_stopped_and_keeps_its_disk(cloud: Machines) -> None:
     before = cloud.boot(INSTANCE)
     cloud.tell(INSTANCE, "echo kept > /srv/file; docker tag $(docker images --quiet | head -n 1) kept; sync")
+    cloud.tell(INSTANCE, "echo another key >> /home/ubuntu/.ssh/authorized_keys")
     pinned = cloud.known_hosts.read_text()
     cloud.ssh(INSTANCE, "systemctl poweroff")
     until(lambda: state(cloud.ec2) == "stopped")
@@ -71,6 +72,8 @@ def test_a_machine_that_powers_itself_off_is_stopped_and_keeps_its_disk(cloud: M
     assert cloud.known_hosts.read_text() == pinned, "the host keys belong to the disk"
     assert cloud.console_keys(INSTANCE) == [line.split(" ", 1)[1] for line in pinned.splitlines()][:3]
     assert cloud.tell(INSTANCE, "cat /srv/file") == "kept"
+    [key, other] = cloud.tell(INSTANCE, "cat /home/ubuntu/.ssh/authorized_keys").splitlines()
+    assert (key.split()[0], other) == ("ssh-ed25519", "another key"), "the pair's key is added once"
     assert "kept" in cloud.tell(INSTANCE, "docker images")
     assert after["PrivateIpAddress"] == before["PrivateIpAddress"]
     assert after["PublicIpAddress"] != before["PublicIpAddress"]

@@ -71,11 +71,15 @@ def alive(url: str) -> list[dict[str, Any]]:
 
 def run(folder: Path, url: str, entry: str = "main", **more: object) -> Any:
     return play(
-        "worker_fleet", folder, ("worker_fleet_ids",), {"NO_PROXY": "*"}, entry, **inputs(url, **more)
+        "worker_fleet",
+        folder,
+        ("worker_fleet_ids",),
+        {"NO_PROXY": "*", "no_proxy": "*"},
+        entry,
+        **inputs(url, **more),
     )
 
 
-@pytest.mark.timeout(600)
 def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str) -> None:
     for given, words in (
         ({"worker_fleet_name": "no/name"}, "use letters, digits and hyphens"),

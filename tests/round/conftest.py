@@ -17,7 +17,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     origin.git("add", "--all")
     origin.git("commit", "--quiet", "--message=The tree under test")
     folder = tmp_path_factory.mktemp("clone")
-    made = Project(folder, tmp_path_factory.mktemp("environments"))
+    made = Project(folder, folder / ".sandbox" / "venv")
     made.git("clone", "--quiet", str(origin.folder), ".")
     made.git("commit", "--quiet", "--allow-empty", "--message=A commit that only the clone has")
     return made

@@ -34,7 +34,6 @@ def rehearse(project: Project, home: Path) -> tuple[str, dict[str, Any]]:
     return done.output, json.loads((found / "summary.json").read_text())
 
 
-@pytest.mark.timeout(1500)
 def test_a_rehearsal_computes_all_and_the_next_one_finds_nothing_due(project: Project, home: Path) -> None:
     first, summary = rehearse(project, home)
     assert summary["verdict"] == "succeeded"

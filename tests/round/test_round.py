@@ -196,6 +196,7 @@ def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path) -> None:
         "instance_power_access_key": "sandbox",
         "instance_power_secret_key": "sandbox",
         "instance_power_poll_seconds": 0.2,
+        "instance_power_known_hosts": "",  # this machine has no console
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "round_home": str(sandbox / "fleet-worker") + "/{{ inventory_hostname }}",

@@ -46,7 +46,7 @@ def setup(machine: Booted, *options: str, **variables: object) -> tuple[int, int
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     output = done.stdout + done.stderr
@@ -56,7 +56,6 @@ def setup(machine: Booted, *options: str, **variables: object) -> tuple[int, int
     return done.returncode, len(changes), output
 
 
-@pytest.mark.timeout(900)
 def test_setup_changes_a_machine_once(machine: Booted) -> None:
     """Too little memory is refused; then it is set up; then a dry run and a real one find nothing to do."""
     status, changes, output = setup(machine, worker_setup_minimum_memory_gb=100000.0)

@@ -43,6 +43,9 @@ ACTIONS = {
 }
 """All that this API can do. Nothing here launches or terminates: a client that tries is told so."""
 
+ATTRIBUTES = {"InstanceType": "instance_type", "InstanceInitiatedShutdownBehavior": "shutdown_behavior"}
+"""What ModifyInstanceAttribute changes, and the field of the record."""
+
 STATUS = {
     "AuthFailure": 401,
     "UnauthorizedOperation": 403,
@@ -80,17 +83,23 @@ class Answers(EC2Response):
         return ActionResult({"StoppingInstances": self._change_state(Machine.stop)})
 
     def modify_instance_attribute(self) -> ActionResult:
-        """Answer ModifyInstanceAttribute, in both of its spellings, for the one attribute emulated."""
-        name = "InstanceInitiatedShutdownBehavior"
-        value = self._get_param(f"{name}.Value")
-        if (self._get_param("Attribute") or "").lower() == name.lower():
-            value = self._get_param("Value")
-        if value not in BEHAVIORS:
-            raise EC2ClientError("InvalidParameterValue", f"Only {name} is emulated, as one of {BEHAVIORS}")
-        machines = self.cloud.find([self._get_param("InstanceId")])
+        """Answer ModifyInstanceAttribute, in both of its spellings, for the attributes emulated."""
+        spelt = (self._get_param("Attribute") or "").lower()
+        given = {
+            name: self._get_param("Value") if spelt == name.lower() else self._get_param(f"{name}.Value")
+            for name in ATTRIBUTES
+        }
+        changes = {ATTRIBUTES[name]: value for name, value in given.items() if value is not None}
+        if len(changes) != 1 or changes.get("shutdown_behavior", BEHAVIORS[0]) not in BEHAVIORS:
+            emulated = f"{' or '.join(ATTRIBUTES)} (one of {BEHAVIORS})"
+            raise EC2ClientError("InvalidParameterValue", f"Only one of these is emulated: {emulated}")
+        [machine] = self.cloud.find([self._get_param("InstanceId")])
         self.error_on_dryrun()
-        for machine in machines:
-            machine.change(shutdown_behavior=value)
+        if "instance_type" in changes and machine.record.state != "stopped":
+            raise EC2ClientError(
+                "IncorrectInstanceState", f"The instance '{machine.id}' is not in the 'stopped' state."
+            )
+        machine.change(**changes)
         return EmptyResult()
 
     def get_console_output(self) -> ActionResult:

@@ -78,8 +78,8 @@ class ContainerBackend(Backend):
             wanted["no_ssh"] = "yes"
         with engine.errors(f"{instance_id} does not boot"):
             container = self._find(instance_id) or self._make(instance_id)
-            key = self.keys.get(instance_id, "")
-            container.put_archive("/", disk.contents(instance_id, key, self.certificates, wanted))
+            keys = disk.with_key(_read(container, f"/{disk.AUTHORIZED}"), self.keys.get(instance_id, ""))
+            container.put_archive("/", disk.contents(instance_id, keys, self.certificates, wanted))
             self._connect(container, instance_id)
             container.start()
             self.network.give_back(f"{instance_id} public")
@@ -259,6 +259,14 @@ class ContainerBackend(Backend):
 
     def _name(self, instance_id: str) -> str:
         return f"{self.prefix}-{instance_id}"
+
+
+def _read(container: Container, path: str) -> bytes:
+    """Return a file of a machine's disk, packed; nothing if it is not there."""
+    try:
+        return b"".join(container.get_archive(path)[0])
+    except NotFound:
+        return b""
 
 
 def _run(container: Any, *command: str) -> str:

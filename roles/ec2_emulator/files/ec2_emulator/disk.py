@@ -10,19 +10,20 @@ from pathlib import Path
 UBUNTU = 1000
 """Numeric user and group of `ubuntu` in the machines' image."""
 
+AUTHORIZED = "home/ubuntu/.ssh/authorized_keys"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
 
-def contents(instance_id: str, key: str, certificates: Path | None, wanted: dict[str, str]) -> bytes:
+def contents(instance_id: str, keys: str, certificates: Path | None, wanted: dict[str, str]) -> bytes:
     """Pack the files into a tar archive.
 
     Parameters
     ----------
     instance_id : str
         Id that cloud-init would have written.
-    key : str
-        Public SSH key of the user `ubuntu`.
+    keys : str
+        Public SSH keys of the user `ubuntu`, one per line.
     certificates : Path or None
         Authorities that the machine trusts instead of Debian's.
     wanted : dict
@@ -32,12 +33,22 @@ def contents(instance_id: str, key: str, certificates: Path | None, wanted: dict
     with tarfile.open(fileobj=packed, mode="w") as archive:
         _add(archive, "etc/machine-id", uuid.uuid5(uuid.NAMESPACE_OID, instance_id).hex + "\n")
         _add(archive, "var/lib/cloud/data/instance-id", f"{instance_id}\n")
-        _add(archive, "home/ubuntu/.ssh/authorized_keys", f"{key}\n", owner=UBUNTU, mode=0o600)
+        _add(archive, AUTHORIZED, keys, owner=UBUNTU, mode=0o600)
         if certificates:
             _add(archive, CERTIFICATES, certificates.read_text())
         for name, text in ({"resolv.conf": resolvers(), "no_ssh": ""} | wanted).items():
             _add(archive, f"etc/ec2-machine/{name}", text)
     return packed.getvalue()
+
+
+def with_key(packed: bytes, key: str) -> str:
+    """Add the key to those in a packed file, unless it is there: keys that others authorised stay."""
+    there = ""
+    if packed:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            file = archive.extractfile(archive.getmembers()[0])
+            there = file.read().decode() if file else ""
+    return there if key in there.splitlines() else "\n".join([*there.splitlines(), key]) + "\n"
 
 
 def resolvers() -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import processes
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 ANSWER_SECONDS = 20.0
 USER = "*[0-9]"
 """Pattern of the files of registered processes; one that is being written has a suffix."""

@@ -1,0 +1,263 @@
+"""The stop drill of a fleet: in one round every worker meets another misfortune.
+
+All but one fail; none keeps another from its work, and each is stopped in the end. Proven here: populate
+succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails; build fails; the disk
+is full; the Docker daemon dies; credentials expire while the run is followed; capacity never comes; the
+deadline passes during a build, with a control node and, killed, without one; a control node's clock is two
+hours slow. `test_stop_drill.py` names the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from booted import Booted
+from control_node import ControlNode
+from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
+from ec2_support import emulator, until
+from project import Project
+from toy_round import toy_repository
+
+HOURS = {
+    "workflow_run_limit_hours": 0.001,
+    "workflow_run_grace_seconds": 1,
+    "workflow_run_collect_seconds": 1,
+}
+
+#: What is peculiar to each worker.
+WORKERS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "clone": {"workflow_source_ship": False},
+    "build": {"workflow_source_version": "broken"},
+    "late": {"workflow_source_version": "endless", "instance_deadline_hours": 0.025, **HOURS},
+    "full": {},
+    "engine": {},
+    "expired": {},
+    "never": {"instance_power_capacity_attempts": 2, "instance_power_capacity_backoff_seconds": 0.1},
+}
+IDS = {name: f"i-0000000000000f{number:03x}" for number, name in enumerate(WORKERS)}
+FAULTS = [
+    {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
+    {"machine": "full_disk", "instance": IDS["full"]},
+    {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
+]
+ROUNDS = "/var/lib/datajoint-round/rounds/current"
+
+#: Read by every Python of a control node that finds it: its clock is wrong.
+SLOW_CLOCK = """
+import datetime, time
+seconds, real = time.time, datetime.datetime
+time.time = lambda: seconds() - 7200
+def now(cls, tz=None):
+    return cls.fromtimestamp(time.time(), tz)
+def utcnow(cls):
+    return now(cls, datetime.timezone.utc).replace(tzinfo=None)
+slow = {"now": classmethod(now), "utcnow": classmethod(utcnow)}
+datetime.datetime = type("datetime.datetime", (real,), slow)  # its name is part of what repr() says
+"""
+
+
+class Fleet:
+    """The machines, and the control nodes that work on them."""
+
+    def __init__(self, project: Project, home: Path, cloud: Machines) -> None:
+        self.project, self.home, self.cloud = project, home, cloud
+        self.machines = {name: Booted(cloud.ec2, cloud.folder, id_) for name, id_ in IDS.items()}
+        self.nodes: list[ControlNode] = []
+        self.inventory = home / "inventory"
+        self.inventory.mkdir()
+        (self.inventory / "group_vars").symlink_to(project.folder / "inventory" / "rehearsal" / "group_vars")
+        hosts = {
+            name: {"instance_power_instance_id": IDS[name], "instance_power_access_key": name, **own}
+            for name, own in WORKERS.items()
+        }
+        listed = {
+            "hosts": {
+                "localhost": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+            },
+            "children": {"workers": {"hosts": hosts}},
+        }
+        (self.inventory / "hosts.yml").write_text(json.dumps({"all": listed}))
+        self.repository = toy_repository(home / "repository")
+
+    def round(
+        self, limit: str = "all", environment: dict[str, str] | None = None, **more: Any
+    ) -> ControlNode:
+        """Begin a round on some of them."""
+        given = {
+            "sandbox_project": str(self.project.folder),
+            "sandbox_home": str(self.home),
+            "sandbox_artifacts": str(self.home / "artifacts"),
+            "ec2_emulator_key_file": str(self.cloud.folder / "key"),
+            "embedded_database_directory": "",
+            "round_prepare_command": [],
+            "round_arguments": ["run", "0"],
+            "workflow_source_repository": str(self.repository),
+            "workflow_settings_host": "database.invalid",
+            "workflow_settings_port": 5432,
+            "workflow_settings_user": "nobody",
+            "workflow_settings_password": "nothing",
+            "workflow_settings_database_name": "none",
+            **more,
+        }
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        words = [
+            program,
+            "-i",
+            str(self.inventory),
+            "run.yml",
+            "--limit",
+            f"{limit},localhost",
+            "-e",
+            json.dumps(given),
+        ]
+        self.nodes.append(ControlNode(words, self.project.folder, ANSIBLE_FORKS="12", **(environment or {})))
+        return self.nodes[-1]
+
+    def go(self, name: str) -> None:
+        """Let a worker's run come to its end."""
+        self.machines[name].run("touch", f"{ROUNDS}/output/go")
+
+    def states(self) -> set[str]:
+        """All states of the instances, after those that stop have stopped."""
+        for machine in self.machines.values():
+            until(lambda machine=machine: machine.state() in ("stopped", "running"))
+        return {machine.state() for machine in self.machines.values()}
+
+
+@pytest.fixture(scope="module")
+def fleet(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    engine_or_skip()
+    home = tmp_path_factory.mktemp("fleet")
+    try:
+        options = (
+            "--backend=container",
+            f"--image={machine_image(BASE)}",
+            f"--key-file={home / 'ec2' / 'key'}",
+            f"--ca-bundle={os.environ.get('PIP_CERT', '')}",
+            "--grace=20",
+        )
+        with emulator(home / "ec2", [{"id": id_} for id_ in IDS.values()], *options) as ec2:
+            made = Fleet(project, home, Machines(ec2, home / "ec2"))
+            yield made
+            for node in made.nodes:
+                if node.process.poll() is None:
+                    node.kill()
+    finally:
+        remove(home / "ec2")
+
+
+@pytest.fixture(scope="module")
+def verdicts(fleet: Fleet) -> dict[str, str]:
+    """One round of the fleet; what its verdict says of each worker, on one line each."""
+    fleet.cloud.order(*FAULTS)
+    node = fleet.round()
+    for name in ("good", "engine", "expired"):
+        node.says(f"{name} | at work")
+    fleet.cloud.order(
+        FAULTS[-1],
+        {"machine": "no_network", "instance": IDS["good"], "seconds": 4},
+        {"access_key": "expired", "code": "RequestExpired", "times": 999},
+    )
+    fleet.machines["engine"].run("systemctl", "mask", "--runtime", "docker.service", "docker.socket")
+    fleet.machines["engine"].run("sh", "-c", "kill -9 $(pidof dockerd)")
+    node.says("good | (connection lost")
+    node.says("good | (connected again)")
+    for name in ("good", "expired"):
+        fleet.go(name)
+    status = node.end()
+    (fleet.home / "output").write_text(node.output)
+    verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
+    found = {"status": str(status), "end": verdict.partition("TASK [")[2], "output": node.output}
+    places = sorted((verdict.find(f"{name}: "), name) for name in WORKERS)
+    assert places[0][0] >= 0, node.output[-6000:]
+    for (place, name), (after, _) in zip(places, [*places[1:], (None, "")], strict=True):
+        found[name] = verdict[place:after]
+    return found
+
+
+def test_every_instance_is_stopped(fleet: Fleet, verdicts: dict[str, str]) -> None:
+    assert fleet.states() == {"stopped"}, verdicts["output"][-6000:]
+
+
+def test_one_workers_failure_neither_stops_nor_hides_another(verdicts: dict[str, str]) -> None:
+    """A verdict for each, and for the round, which names who failed."""
+    assert verdicts["status"] == "2"
+    assert verdicts["good"].startswith("good: succeeded"), verdicts["output"][-6000:]
+    assert "toy.Toy" in verdicts["good"]
+    named = re.search(r"The round failed on ([^:]+):", verdicts["end"])
+    assert named, verdicts["end"]
+    assert set(named[1].split(", ")) == set(WORKERS) - {"good"}
+
+
+@pytest.mark.parametrize(
+    ("worker", "words"),
+    [
+        ("clone", r"could not be fetched at .*git repository.*Check the repository, the version and"),
+        ("build", r"source/Dockerfile: step .*exit 42\) failed: exit status 42.*mend what"),
+        ("late", r"went off in the middle .*Instance initiated shutdown.*instance_deadline_hours"),
+        ("full", r"No space left on device.*free space there, or enlarge it"),
+        ("engine", r"the Docker engine does not answer any more: see journalctl -u docker"),
+        ("expired", r"the AWS credentials have expired; sign in again.*IT MAY STILL BE RUNNING"),
+        ("never", r"AWS has no capacity for this instance type in its zone now; run again later"),
+    ],
+)
+def test_each_verdict_names_cause_and_remedy(verdicts: dict[str, str], worker: str, words: str) -> None:
+    assert re.search(words, verdicts[worker]), f"{verdicts[worker]}\n{verdicts['output'][-6000:]}"
+
+
+def test_a_control_node_that_is_killed_during_a_build(fleet: Fleet, verdicts: dict[str, str]) -> None:
+    """Nobody is left to stop the machine: its own deadline does, in the middle of the build."""
+    assert verdicts
+    fleet.cloud.order()
+    machine = fleet.machines["late"]
+    node = fleet.round("late")
+
+    def builds() -> bool:
+        said = machine.run("pgrep", "-f", "sleep 600", check=False)
+        return re.fullmatch(r"(\d+\n)+", said) is not None
+
+    until(lambda: builds() or node.process.poll() is not None, 600)
+    assert node.process.poll() is None, node.output[-3000:]
+    node.kill()
+    assert machine.state() == "running"
+    machine.off(300)
+    assert machine.reason().startswith("Client.InstanceInitiatedShutdown")
+
+
+def test_a_control_node_whose_clock_is_two_hours_slow(
+    fleet: Fleet, verdicts: dict[str, str], tmp_path: Path
+) -> None:
+    """The deadline of the machine is the machine's own; the round succeeds."""
+    assert verdicts
+    fleet.cloud.order()
+    (tmp_path / "sitecustomize.py").write_text(SLOW_CLOCK)
+    began = time.time()
+    node = fleet.round(
+        "good",
+        {"PYTHONPATH": str(tmp_path)},
+        instance_deadline_hours=1,
+        **HOURS | {"workflow_run_limit_hours": 0.5},
+    )
+    node.says("good | at work")
+    machine = fleet.machines["good"]
+    shown = machine.run("cat", "/etc/systemd/system/instance-deadline.timer.d/round.conf")
+    [calendar] = re.findall(r"OnCalendar=(\S+ \S+) UTC", shown)
+    deadline = datetime.fromisoformat(calendar).replace(tzinfo=UTC).timestamp()
+    assert began < deadline - 3600 < time.time(), "an hour from now by the machine's clock"
+    fleet.go("good")
+    assert node.end() == 0, node.output[-3000:]
+    assert "good: succeeded" in node.output, "the verdict of --limit good,localhost"
+    assert machine.state() == "stopped"
+    rounds = sorted(path.name for path in (fleet.home / "artifacts").iterdir())
+    slow = datetime.strptime(rounds[0][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    assert slow < began - 7000, "its clock was slow indeed"
