@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -137,6 +138,8 @@ def reader(
         assert made.shell.stdin is not None
         made.shell.stdin.close()
         made.shell.wait(60)
+        if made.shell.stdout is not None:
+            made.shell.stdout.close()
 
 
 def test_the_page_has_these_sections_and_this_reader_reads_them_all() -> None:
@@ -238,7 +241,7 @@ def test_as_a_plain_container(reader: Reader, database: dict[str, str]) -> None:
     if certificates():
         reader.type(f"cp {certificates()} ca-bundle.crt")
         reader.instead["docker build"] = "docker build --network host --build-arg CA_BUNDLE=ca-bundle.crt"
-    with docker.from_env() as engine:
+    with closing(docker.from_env()) as engine:
         engine.images.get(BASE)
         try:
             *steps, remove = commands("As a plain container")
