@@ -29,7 +29,7 @@ def test_a_database_that_is_lost_during_a_run(project: Project, tmp_path: Path) 
     finally:
         if node.process.poll() is None:
             node.kill()
-    assert "cannot be reached" in " ".join(node.output.split()), node.output[-3000:]
+    assert "the connection to the database was lost" in " ".join(node.output.split()), node.output[-3000:]
     assert machine_state(tmp_path)["state"] == "stopped"
     [first] = (tmp_path / "artifacts").glob("*/summary.json")
     done = sum(table["done"] for table in json.loads(first.read_text())["tables"])
@@ -38,4 +38,4 @@ def test_a_database_that_is_lost_during_a_run(project: Project, tmp_path: Path) 
     assert again.status == 0, again.output
     [table] = again.summary["tables"]
     assert table["failed"] == 0
-    assert done + table["done"] == 40, "no key was lost, none was done twice"
+    assert 0 < table["due"] == table["done"] <= 40 - done, "what was done is not due again, the rest is"
