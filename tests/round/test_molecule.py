@@ -14,7 +14,7 @@ from project import Project
 SCENARIOS = sorted(path.parent.name for path in Path(__file__).parents[2].glob("molecule/*/molecule.yml"))
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(project: Project, scenario: str, tmp_path: Path) -> None:
     programs = Path(sys.executable).parent
@@ -29,7 +29,7 @@ def test_scenario(project: Project, scenario: str, tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1700,
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
