@@ -164,7 +164,11 @@ def mysql_server() -> Iterator[Server]:
     in_use.parent.mkdir(parents=True, exist_ok=True)
     with in_use.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
+        with in_use.with_name("starting").open(
+            "w"
+        ) as turn:  # one after the other: the second finds it running
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
         if started.returncode != 0:
             reason = f"no MySQL server for the tests: {started.stderr.strip()}"
             if os.environ.get("CI") == "true":

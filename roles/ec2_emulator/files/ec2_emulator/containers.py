@@ -20,6 +20,9 @@ from .network import Network
 
 log = logging.getLogger("ec2_emulator")
 
+PATIENCE = 60.0
+"""Seconds that an interface has to come up."""
+
 REBOOTED = 129
 """Exit status of a container whose init asked for a reboot; a power-off's is 130."""
 
@@ -221,7 +224,14 @@ class ContainerBackend(Backend):
     def _device(self, container: Container, instance_id: str) -> str:
         """Name the interface to the network: another one after each time that it was cut off."""
         private = self.network.of(f"{instance_id} private")
-        return _run(container, "ip", "-oneline", "-4", "address", "show", "to", private).split()[1]
+        question = ("ip", "-oneline", "-4", "address", "show", "to", private)
+        deadline = time.monotonic() + PATIENCE
+        while not (found := _run(container, *question).split()):
+            if time.monotonic() > deadline:
+                raise BackendError(f"{instance_id} has no interface with its address {private}")
+            time.sleep(0.2)
+            self._connect(container, instance_id)
+        return found[1]
 
     def _end(self, instance_id: str) -> threading.Event:
         """Return the event that is set once the machine is off; begin to wait for that."""
