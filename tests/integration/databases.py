@@ -166,7 +166,7 @@ def mysql_server() -> Iterator[Server]:
         fcntl.flock(lock, fcntl.LOCK_SH)
         with in_use.with_name("starting").open(
             "w"
-        ) as turn:  # one after the other: the second finds it running
+        ) as turn:  # the second finds it running
             fcntl.flock(turn, fcntl.LOCK_EX)
             started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
         if started.returncode != 0:
