@@ -21,7 +21,7 @@ def start_process(options: Options) -> list[Row]:
     """Run the workflow's own steps, with the tests' runner, on an emulated fleet."""
     for folder in ("integration", "actions"):
         sys.path.insert(0, str(ROOT / "tests" / folder))
-    open_lab = importlib.import_module("lab").open_lab
+    open_lab = importlib.import_module("pressed").open_lab
     seconds = []
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
         for _ in range(1 + (options.repeats or 3)):

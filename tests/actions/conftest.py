@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lab import Lab, open_lab
+from pressed import Lab, open_lab
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from ec2_machines import engine_or_skip
 from image_support import BASE, certificates
-from lab import DATABASE, ROOT, borrow_environment, copy_tree, publish
+from pressed import DATABASE, ROOT, borrow_environment, copy_tree, publish
 
 ONE_TABLE = {"round_arguments": ["run", "--tables", "svd.PopulationSVD"]}
 PAGE = ROOT / "docs" / "local_installation_and_deployment.md"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from ec2_support import started
 from jobs import annotations
-from lab import CPU, MEMORY, OWN, Lab
+from pressed import CPU, MEMORY, OWN, Lab
 
 pytestmark = pytest.mark.timeout(1800)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from jobs import read_file_of_values
-from lab import KEY, ROOT
+from pressed import KEY, ROOT
 
 SCRIPTS = ROOT / ".github" / "scripts"
 sys.path.insert(0, str(SCRIPTS))

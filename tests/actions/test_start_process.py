@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ec2_support import until
 from jobs import Cancel, Job, annotations
-from lab import CPU, KEY, MEMORY, OWN, PASSWORD_OF_AWS, Lab
+from pressed import CPU, KEY, MEMORY, OWN, PASSWORD_OF_AWS, Lab
 
 pytestmark = pytest.mark.timeout(1800)
 BUTTON = "start_process.yaml"

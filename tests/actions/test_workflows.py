@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from lab import ROOT
+from pressed import ROOT
 from stand_ins import STAND_INS
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))

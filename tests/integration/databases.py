@@ -164,9 +164,7 @@ def mysql_server() -> Iterator[Server]:
     in_use.parent.mkdir(parents=True, exist_ok=True)
     with in_use.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        with in_use.with_name("starting").open(
-            "w"
-        ) as turn:  # the second finds it running
+        with in_use.with_name("starting").open("w") as turn:  # the second finds it running
             fcntl.flock(turn, fcntl.LOCK_EX)
             started = subprocess.run([MYSQL, "start"], capture_output=True, text=True, check=False)
         if started.returncode != 0:
