@@ -30,6 +30,7 @@ class Census(NamedTuple):
 
     pending: list[int]  # per table
     holders: set[int]  # other crews that have reserved something
+    is_filled: bool = True  # False: somebody else was filling them, who may not come to the end of it
 
 
 class Death(NamedTuple):
@@ -144,11 +145,11 @@ class Desk:
 
         Two statements if there is nothing new.
         """
-        if due := find_due(self.queues):
-            self._insert(due, REFRESH_PATIENCE if wait else 0.0)
-        return self.look(dead)
+        due = find_due(self.queues)
+        is_filled = not due or self._insert(due, REFRESH_PATIENCE if wait else 0.0)
+        return self.look(dead)._replace(is_filled=is_filled)
 
-    def _insert(self, due: set[int], patience: float) -> None:
+    def _insert(self, due: set[int], patience: float) -> bool:
         """Fill some queues, unless somebody else is doing so for longer than we are patient."""
         deadline = time.monotonic() + patience
         while True:
@@ -156,9 +157,9 @@ class Desk:
                 if mine:
                     for index in sorted(due):
                         self.queues[index].refresh()
-                    return
+                    return True
             if time.monotonic() >= deadline:
-                return
+                return False
             time.sleep(0.1)
 
     def look(self, dead: Sequence[int] = ()) -> Census:

@@ -102,7 +102,7 @@ def populate(
     )
     for queue, pending in zip(queues, census.pending, strict=True):
         tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))
-    if not any(census.pending) and not census.holders & others:
+    if census.is_filled and not any(census.pending) and not census.holders & others:
         tally.settle([0] * len(queues))
         return ""
     for queue in queues:

@@ -311,6 +311,7 @@ class Supervisor:
             shelf.pending = pending
             self._tally.due(shelf.queue.label, self._stock.wanted(shelf) + held[shelf.queue.index])
         self._holders = census.holders
+        self._news = self._news or not census.is_filled
 
 
 def _count(hand: Hand, outcome: str) -> None:
