@@ -15,7 +15,7 @@ from typing import Any
 
 import rounds
 from commands import RefusedError, annotate, refuse
-from markdown import block, code
+from markdown import LONGEST, block, code
 
 DONE = {
     "force_stop": "Stopped",
@@ -79,7 +79,8 @@ def said(log: Path) -> str:
     lines = last_words(log)
     if not lines:
         return "A step before it failed: its log says why."
-    return f"<details><summary>Last words of the log</summary>\n\n{block(chr(10).join(lines))}\n\n</details>"
+    text = "\n".join(lines)[-LONGEST:]  # its end is what matters
+    return f"<details><summary>Last words of the log</summary>\n\n{block(text)}\n\n</details>"
 
 
 def reason(lines: list[str]) -> str:

@@ -291,3 +291,11 @@ def test_the_page_of_the_other_buttons(tmp_path: Path) -> None:
     page, notes = summary.of_playbook("status", {"OUTCOME": "success"}, tmp_path, log)
     assert "cpu1: stopped\nround r: ended" in page
     assert notes == []
+
+
+def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "playbook.log"
+    log.write_text("\n".join(f"line {number} {'x' * 200}" for number in range(60)) + "\nstopped: i-1\n")
+    shown = summary.said(log)
+    assert "stopped: i-1\n" in shown
+    assert "line 0 " not in shown
