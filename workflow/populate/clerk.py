@@ -31,6 +31,7 @@ class Census(NamedTuple):
     pending: list[int]  # per table
     holders: set[int]  # other crews that have reserved something
     is_filled: bool = True  # False: somebody else was filling them, who may not come to the end of it
+    seconds: float = 0.0  # that the database took, without what came before a lost connection
 
 
 class Death(NamedTuple):
@@ -145,9 +146,11 @@ class Desk:
 
         Two statements if there is nothing new.
         """
+        began = time.monotonic()
         due = find_due(self.queues)
         is_filled = not due or self._insert(due, REFRESH_PATIENCE if wait else 0.0)
-        return self.look(dead)._replace(is_filled=is_filled)
+        census = self.look(dead)
+        return census._replace(is_filled=is_filled, seconds=time.monotonic() - began)
 
     def _insert(self, due: set[int], patience: float) -> bool:
         """Fill some queues, unless somebody else is doing so for longer than we are patient."""

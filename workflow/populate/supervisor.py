@@ -29,7 +29,8 @@ from workflow.populate.tally import Tally
 from workflow.populate.worker import Contract, Report
 
 TICK = 0.5  # s, between looks at the clock
-LEAST_SEARCH = 0.2  # s, between two searches for new keys, and ten times what one takes
+LEAST_SEARCH = 0.2  # s, between two searches for new keys, and ten times what the server takes for one
+MOST_SEARCH = 30.0  # s, between two searches, however long one takes
 PARTING = 5.0  # s, that an idle worker has to go
 
 
@@ -293,14 +294,13 @@ class Supervisor:
         suspects = (self._holders & others.silent) | (others.dead - self._written_off)
         if self._searching or not (self._news or suspects) or time.monotonic() < self._next_search:
             return
-        dead, news, began = sorted(others.dead), self._news, time.monotonic()
+        dead, news = sorted(others.dead), self._news
         self._searching, self._news = True, False
 
         def searched(census: Census) -> None:
             self._searching = False
             self._written_off.update(dead)
-            ended = time.monotonic()
-            self._next_search = ended + LEAST_SEARCH + 10 * (ended - began)
+            self._next_search = time.monotonic() + min(MOST_SEARCH, LEAST_SEARCH + 10 * census.seconds)
             self._counted(census)
 
         self._clerk.ask(lambda desk: desk.refresh(dead) if news else desk.look(dead), searched)
