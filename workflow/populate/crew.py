@@ -27,7 +27,8 @@ from workflow.populate.supervisor import Orders, Supervisor
 from workflow.populate.tally import Tally
 from workflow.populate.worker import Contract, work
 
-FAREWELL = 10.0  # s, for the last statements
+FAREWELL = 10.0  # s, for the last statements of a run that was stopped
+SETTLING = 30.0  # s, for those of a run that has come to its end
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def _supervise(
         raise
     finally:
         with deaf():
+            heart.leave()
             left = _leave(clerk, captain, stopped, summary)
             heart.stop()
             nothing = None if stopped else [0] * len(queues)
@@ -179,12 +181,12 @@ def _leave(clerk: Clerk, captain: ledger.Hand, stopped: str, summary: Summary) -
     captain.n_done, captain.n_failed, captain.n_skipped = (
         summary.total(count) for count in ("done", "failed", "skipped")
     )
-    clerk.hurry = True
+    clerk.hurry = bool(stopped)
     if stopped:
         clerk.ask(lambda desk: desk.release_all(), answers.append)
     verdict = f"stopped by {stopped}" if stopped else "ended"
     clerk.ask(lambda desk: desk.sign_off(captain, verdict))
-    clerk.leave(FAREWELL)
+    clerk.leave(FAREWELL if stopped else SETTLING)
     return answers[0] if answers else None
 
 

@@ -128,8 +128,17 @@ class Heart(threading.Thread):
         self._connect, self._crew, self._hands = connect, crew, hands
         self._interval, self._patience = interval, patience
         self._stopped = threading.Event()
+        self._reviving = threading.Lock()
+        self._leaving = False
         self.others = Others()
         self.error: Exception | None = None
+
+    def leave(self) -> None:
+        """Beat on while the crew signs off, but do not take back that it has ended."""
+        mine = self._reviving.acquire(timeout=2 * self._interval)  # the server may not answer the heart
+        self._leaving = True
+        if mine:
+            self._reviving.release()
 
     def stop(self) -> None:
         """Stop beating."""
@@ -163,7 +172,9 @@ class Heart(threading.Thread):
     def _beat(self, connection: Any, watch: Watch) -> None:
         hands = list(self._hands())
         if not ledger.beat(connection, self._crew, hands):
-            ledger.revived(connection, self._crew, [hand.worker for hand in hands])
+            with self._reviving:
+                if not self._leaving:
+                    ledger.revived(connection, self._crew, [hand.worker for hand in hands])
         self.others = watch.look()
 
 
