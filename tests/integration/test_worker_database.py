@@ -54,6 +54,63 @@ def test_deadlocks_are_tried_again(toy: Toy) -> None:
     assert len(toy.computations("Transfer")) > 4
 
 
+#: Somebody else's transaction that keeps a table to itself for some seconds.
+_HOLDER = """
+import threading
+connection = Square.connection
+name = Square.full_table_name
+lock, unlock = {
+    "mysql": (f"LOCK TABLES {name} WRITE", "UNLOCK TABLES"),
+    "postgresql": (f"BEGIN; LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE", "COMMIT"),
+}[connection.adapter.backend]
+connection.query(lock)
+print("locked", flush=True)
+time.sleep(4)
+connection.query(unlock)
+"""
+_IMPATIENT = """
+import sys
+from workflow.populate import dialect
+dialect._WAITS = {
+    "mysql": "SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1",
+    "postgresql": "SET SESSION lock_timeout = '1s'",
+}
+from workflow.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_lock_of_somebody_else_is_waited_for_but_not_for_ever(toy: Toy) -> None:
+    """Whoever waits too long gives up, and tries again; with a limit of 1 s here."""
+    toy.insert(range(2))
+    with toy.background(_HOLDER) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        arguments = ["-c", _IMPATIENT, "run", "--json", "--tables", "Square", "--processes", "2"]
+        with toy._started(arguments, {}) as run:
+            output, log = run.communicate()
+        assert holder.wait() == 0
+    assert run.returncode == 0, log
+    assert '"verdict": "succeeded"' in output
+    state = toy.state()
+    assert (state["squares"], state["wrong"], state["digits"]) == (2, [], 0)
+
+
+def test_waits_have_a_limit(toy: Toy) -> None:
+    """What the servers do by themselves is to wait a year, or for ever."""
+    limits = toy.execute("""
+from workflow.populate import dialect
+connection = Square.connection
+dialect.limit_waits(connection)
+names = {"mysql": ("lock_wait_timeout", "innodb_lock_wait_timeout"), "postgresql": ("lock_timeout",)}
+sign = "@@" if connection.adapter.backend == "mysql" else "SHOW "
+select = "SELECT " if sign == "@@" else ""
+answer = [str(connection.query(f"{select}{sign}{name}").fetchone()[0])
+          for name in names[connection.adapter.backend]]
+""")
+    assert limits in (["50", "50"], ["50s"])
+
+
 def test_a_row_that_the_server_does_not_take_is_said_to_be_too_large(
     mysql_server: Server, schemas: Callable[[Server], str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from databases import Server
 from toy import Toy, children, kill, wait_for, workers_of
+
+from workflow.populate import machine
 
 pytest_plugins = ("databases",)
 
@@ -48,6 +51,24 @@ def test_killed_workers_are_replaced(toy: Toy) -> None:
     assert max(key["attempts"] for key in summary["keys"]) >= 2
     assert Counter(key["key"]["number"] for key in summary["keys"]) == Counter(range(60))
     all_squares(toy, 60)
+
+
+def test_a_death_is_noticed_within_seconds(toy: Toy) -> None:
+    """The key is tried again at once, although a copy of the dead worker that make() left lives on."""
+    toy.insert(range(1))
+    with toy.running("--tables", "Forking", "--processes", "1", TOY_SLEEP="3600", WORKFLOW_GRACE="0") as run:
+        wait_for(lambda: toy.computations("Forking"), run)
+        [worker] = workers_of(run.pid)
+        [copy] = children(worker)
+        kill(worker)
+        killed = time.monotonic()
+        wait_for(lambda: len(toy.computations("Forking")) == 2, run)
+        assert time.monotonic() - killed < 5
+        wait_for(lambda: not machine.started(copy))
+        run.terminate()
+        _, log = run.communicate()
+    assert run.returncode == 4, log
+    assert "was killed (SIGKILL)" in log
 
 
 def test_a_killed_supervisor_takes_its_workers_along(toy: Toy) -> None:
@@ -177,7 +198,7 @@ queues = [claim.Queue(0, 'Square', tables['toy_pipeline.Square'], [])]
 clerk.Desk(queues, claim.Owner(2**50, '', 0, '', ''), 2).look()
 from workflow.populate.liveness import Watch
 clerk.Desk(queues, claim.Owner(2**50, '', 0, '', ''), 2).look(
-    sorted(Watch(queues[0].connection, 2**50, 0.5).look().dead))
+    Watch(queues[0].connection, 2**50, 0.5).look().dead)
 """)
         messages += toy.execute(
             "answer = [(r['status'], r['error_message'][:10]) for r in Square.jobs.to_dicts()]"

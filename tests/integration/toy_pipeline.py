@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,8 @@ from typing import Any
 
 import datajoint as dj
 import numpy as np
+
+from workflow.populate import machine
 
 schema = dj.Schema()
 Key = dict[str, Any]
@@ -98,6 +101,41 @@ class Trouble(dj.Computed):
             if key["number"] % 10 == 6:
                 return
         self.insert1({**key, "fine": True})
+
+
+@schema
+class Threads(dj.Computed):
+    """How many threads a worker's linear algebra has."""
+
+    definition = """
+    -> Number
+    ---
+    threads : int16
+    """
+
+    def make(self, key: Key) -> None:
+        maps = Path("/proc/self/maps").read_text()
+        library = ctypes.CDLL(re.findall(r"(/\S+openblas\S*\.so\S*)", maps)[0])
+        names = [name.replace("_set_", "_get_") for name in machine._SET_THREADS]
+        count = next(getattr(library, name) for name in names if hasattr(library, name))
+        self.insert1({**key, "threads": count()})
+
+
+@schema
+class Forking(dj.Computed):
+    """Leaves a copy of its process behind, which outlives a worker that is killed."""
+
+    definition = """
+    -> Number
+    """
+
+    def make(self, key: Key) -> None:
+        self.insert1(key)
+        if os.fork() == 0:
+            os.closerange(0, 3)  # who reads our output need not wait for this one
+            time.sleep(60)
+            os._exit(0)
+        note("Forking", key)
 
 
 @schema

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import datajoint as dj
 import psycopg2
 import pymysql
+from datajoint.adapters import mysql
 
 from workflow.settings import Database
 
@@ -51,6 +53,7 @@ def connect(database: Database) -> dj.Connection:
         If the server refuses the user, the password or the database.
     """
     _knock(database)
+    mysql.client = _HurriedClient
     config = dj.config
     config["loglevel"] = "CRITICAL"  # it writes to stdout; failed keys are ours to report
     config["safemode"] = False
@@ -86,15 +89,36 @@ def another_connection() -> dj.Connection:
 
 def keep_alive(connection: dj.Connection) -> None:
     """Have the kernel notice within a minute or two that the server's machine is gone."""
-    link = connection._conn
-    handle = link._sock.fileno() if isinstance(link, pymysql.Connection) else link.fileno()
-    with socket.socket(fileno=os.dup(handle)) as line:
+    with socket.socket(fileno=os.dup(line_of(connection._conn))) as line:
         if line.family == socket.AF_UNIX:
             return
         line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEP_ALIVE:
             if hasattr(socket, option):
                 line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def line_of(link: Any) -> int:
+    """The file descriptor of a client's connection; -1 if it has none any more."""
+    if isinstance(link, pymysql.Connection):
+        return link._sock.fileno() if link._sock is not None else -1
+    return link.fileno() if link is not None and not link.closed else -1
+
+
+class _HurriedClient:
+    """PyMySQL, as DataJoint's adapter uses it, but a server that accepts and says nothing is given up.
+
+    ``connect_timeout`` ends when the server has accepted; whoever then never hears a greeting (a proxy whose
+    server is gone, a cable pulled at that moment) would wait for ever. psycopg2 has a limit for all of it.
+    """
+
+    converters = pymysql.converters
+
+    @staticmethod
+    def connect(**given: Any) -> pymysql.Connection:
+        link = pymysql.connect(**given, read_timeout=CONNECT_TIMEOUT, write_timeout=CONNECT_TIMEOUT)
+        link._read_timeout = link._write_timeout = None  # queries may take their time
+        return link
 
 
 def _knock(database: Database) -> None:

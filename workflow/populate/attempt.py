@@ -246,6 +246,7 @@ def reopen(connection: Any) -> None:
     connection._in_transaction = False
     connection.connect()
     keep_alive(connection)
+    dialect.limit_waits(connection)
     if getattr(connection, "for_queues", False):
         dialect.prepare_session(connection)
     if name := getattr(connection, "lock_name", ""):

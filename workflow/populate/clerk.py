@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from workflow.populate import dialect, ledger
@@ -23,6 +24,7 @@ from workflow.populate.liveness import lock_name
 
 #: One machine at a time looks for new keys of the same tables; another waits this long for it (s).
 REFRESH_PATIENCE = 120.0
+NOBODY: Mapping[int, Any] = MappingProxyType({})
 
 
 class Census(NamedTuple):
@@ -131,17 +133,31 @@ class Desk:
         self.queues, self.owner, self.retries = queues, owner, retries
         self._connection = queues[0].connection
 
-    def fill(self, dead: Sequence[int]) -> Census:
+    def fill(self, dead: Mapping[int, Any]) -> Census:
         """Prepare the queues for a run: forget what is past, give failed keys another try, and refresh."""
         known = {(index, status) for index, status, _, _ in count_statuses(self.queues)}
         for each in self.queues:
             if {(each.index, "pending"), (each.index, "error")} & known:
                 each.tidy()
-            if (each.index, "error") in known:
-                each.retry()
+        if failed := [each for each in self.queues if (each.index, "error") in known]:
+            since = self._at_work_since()
+            for each in failed:
+                each.retry(before=since)
         return self.refresh(dead, wait=True)
 
-    def refresh(self, dead: Sequence[int] = (), *, wait: bool = False) -> Census:
+    def _at_work_since(self) -> Any:
+        """When the first of the crews began that are at work; what failed since then, failed in this round."""
+        return min(
+            (
+                row["started"]
+                for row in ledger.beating(self._connection)
+                if row["crew"] != self.owner.crew
+                and dialect.is_locked(self._connection, lock_name(int(row["crew"])))
+            ),
+            default=None,
+        )
+
+    def refresh(self, dead: Mapping[int, Any] = NOBODY, *, wait: bool = False) -> Census:
         """Look for new keys in every table, take over what the dead have left, and count.
 
         Two statements if there is nothing new.
@@ -165,13 +181,22 @@ class Desk:
                 return False
             time.sleep(0.1)
 
-    def look(self, dead: Sequence[int] = ()) -> Census:
-        """Take over what the dead have left, and count; one statement more than `count` if others work."""
+    def look(self, dead: Mapping[int, Any] = NOBODY) -> Census:
+        """Take over what the dead have left, and count; one statement more than `count` if others work.
+
+        The dead come with their last heartbeats: the database may have been away since they were taken for
+        dead, and whoever has beaten since then lives.
+        """
+        began = time.monotonic()
+        census = self._look(dead)
+        return census._replace(seconds=time.monotonic() - began)
+
+    def _look(self, dead: Mapping[int, Any]) -> Census:
         census = self.count()
         if not census.holders and not dead:
             return census
-        alive = {int(row["crew"]) for row in ledger.beating(self._connection)}
-        gone = (census.holders - alive) | (alive & set(dead))
+        alive = {int(row["crew"]): row["heartbeat"] for row in ledger.beating(self._connection)}
+        gone = (census.holders - alive.keys()) | {crew for crew in alive if dead.get(crew) == alive[crew]}
         for crew in sorted(gone):
             self.take_over(crew)
         return self.count() if gone else census

@@ -92,6 +92,7 @@ def populate(
     dj.config["database.reconnect"] = False  # who has lost a connection must know of it
     connection.for_queues, connection.lock_name = True, ""
     dialect.prepare_session(connection)
+    dialect.limit_waits(connection)
     queues = [Queue(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
     crew = _number()
     owner = Owner(crew, summary.machine, os.getpid(), connection.get_user(), summary.commit)
@@ -126,7 +127,7 @@ def _number() -> int:
 def _fill(queues: Sequence[Queue], desk: Desk, crew: int, heartbeat: float) -> tuple[Census, frozenset[int]]:
     """Put what is due into the queues; returns the census, and crews that are not known to live."""
     others = Watch(queues[0].connection, crew, heartbeat).look()
-    return desk.fill(sorted(others.dead)), others.silent
+    return desk.fill(others.dead), others.silent
 
 
 def _prepare(queue: Queue) -> None:

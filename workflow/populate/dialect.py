@@ -17,6 +17,11 @@ _SESSION = {
     "mysql": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
 }
+#: For rows and for tables: MySQL would wait a year for a table, PostgreSQL for ever for either.
+_WAITS = {
+    "mysql": "SET SESSION lock_wait_timeout = 50, innodb_lock_wait_timeout = 50",
+    "postgresql": "SET SESSION lock_timeout = '50s'",
+}
 _TRY_LOCK = {"mysql": "SELECT GET_LOCK(%s, 0)", "postgresql": "SELECT pg_try_advisory_lock(%s)"}
 _UNLOCK = {"mysql": "SELECT RELEASE_LOCK(%s)", "postgresql": "SELECT pg_advisory_unlock(%s)"}
 _POSTGRESQL_KEY = "(CAST(classid AS bigint) << 32 | CAST(objid AS bigint))"
@@ -57,6 +62,11 @@ def prepare_session(connection: Any) -> None:
     MySQL would otherwise lock what an ``INSERT … SELECT`` reads, and the gaps between the rows of a claim.
     """
     connection.query(_SESSION[connection.adapter.backend])
+
+
+def limit_waits(connection: Any) -> None:
+    """Let nobody else's lock hold this connection up without end: that is trouble, and tried again."""
+    connection.query(_WAITS[connection.adapter.backend])
 
 
 def take_lock(connection: Any, name: str) -> None:

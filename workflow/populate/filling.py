@@ -50,9 +50,9 @@ class Filling(JobsTable):
         known = f"EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', other)})"
         return f"NOT {self._done(other)} AND NOT {known}"
 
-    def retry(self, *, ignored: bool = False) -> int:
-        """Put failed keys back into the queue; how many they were."""
-        return self._change(("error", "ignore") if ignored else ("error",), "pending")
+    def retry(self, *, ignored: bool = False, before: Any = None) -> int:
+        """Put failed keys back into the queue, those that failed before some moment; how many they were."""
+        return self._change(("error", "ignore") if ignored else ("error",), "pending", before)
 
     def failed(self, statuses: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Failed keys and their rows of the jobs table."""
@@ -79,16 +79,18 @@ class Filling(JobsTable):
         """Leave failed keys out of the queue from now on; how many they were."""
         return self._change(("error",), "ignore")
 
-    def _change(self, before: Sequence[str], after: str) -> int:
+    def _change(self, before: Sequence[str], after: str, moment: Any = None) -> int:
         old = ", ".join(["%s"] * len(before))
+        earlier = "" if moment is None else " AND completed_time < %s"
         fresh = ", error_message = '', error_stack = NULL" if after == "pending" else ""
         return int(
             self._query(
                 f"UPDATE {self._jobs} SET status = %s{fresh}, "
                 f"scheduled_time = {dialect.now(self.connection)} "
-                f"WHERE status IN ({old}){self._matching(self._jobs)}",
+                f"WHERE status IN ({old}){earlier}{self._matching(self._jobs)}",
                 after,
                 *before,
+                *(() if moment is None else (moment,)),
             ).rowcount
         )
 

@@ -166,10 +166,10 @@ def revived(connection: Any, crew: int, workers: Iterable[int]) -> None:
 def beating(connection: Any) -> list[dict[str, Any]]:
     """Supervisors that have not ended, as far as the ledger knows."""
     rows = connection.query(
-        f"SELECT crew, place, pid, pid_started, heartbeat FROM {Worker.full_table_name} "
+        f"SELECT crew, place, pid, pid_started, started, heartbeat FROM {Worker.full_table_name} "
         "WHERE number = 0 AND ended IS NULL"
     ).fetchall()
-    names = ("crew", "place", "pid", "pid_started", "heartbeat")
+    names = ("crew", "place", "pid", "pid_started", "started", "heartbeat")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from workflow.populate import dialect, ledger, machine
@@ -24,13 +24,14 @@ from workflow.populate.troubles import classify, pause
 
 SILENT = 12  # beats
 UNLOCKED = 3
+STUCK = 60.0  # s beyond the patience, after which a heart that has not even failed is stuck
 
 
 @dataclass(frozen=True)
 class Others:
-    """Other crews that the ledger believes alive: those that are dead, and those not heard lately."""
+    """Other crews that have not ended: the dead, with their last heartbeats; those not heard lately."""
 
-    dead: frozenset[int] = frozenset()
+    dead: Mapping[int, Any] = field(default_factory=dict)
     silent: frozenset[int] = frozenset()
 
 
@@ -66,17 +67,17 @@ class Watch:
 
     def look(self) -> Others:
         """Look around."""
-        dead: set[int] = set()
+        dead: dict[int, Any] = {}
         silent: set[int] = set()
         for row in ledger.beating(self._connection):
             crew = int(row["crew"])
             if crew == self._crew:
                 continue
             if self._is_dead(crew, row):
-                dead.add(crew)
+                dead[crew] = row["heartbeat"]
             elif crew in self._seen and not self._seen[crew].heard:
                 silent.add(crew)
-        return Others(frozenset(dead), frozenset(silent))
+        return Others(dead, frozenset(silent))
 
     def _is_dead(self, crew: int, row: dict[str, Any]) -> bool:
         if row["place"] == self._place:
@@ -132,6 +133,14 @@ class Heart(threading.Thread):
         self._leaving = False
         self.others = Others()
         self.error: Exception | None = None
+        self._fine = time.monotonic()
+
+    def trouble(self) -> Exception | None:
+        """What ended the heart, or that the server has let it wait for longer than anybody is patient."""
+        silence = time.monotonic() - self._fine
+        if self.error is None and self.is_alive() and silence > self._patience + STUCK:
+            return ConnectionError(f"the database server has not answered for {silence:.0f} s")
+        return self.error
 
     def leave(self) -> None:
         """Beat on while the crew signs off, but do not take back that it has ended."""
@@ -149,24 +158,25 @@ class Heart(threading.Thread):
         """Beat."""
         connection: Any = None
         watch: Watch | None = None
-        tries, fine = 0, time.monotonic()
+        tries, self._fine = 0, time.monotonic()
         while not self._stopped.is_set():
             try:
                 if connection is None or watch is None:
                     connection = self._connect()
+                    dialect.limit_waits(connection)
                     dialect.take_lock(connection, lock_name(self._crew))
                     watch = Watch(connection, self._crew, self._interval)
                 self._beat(connection, watch)
-                tries, fine = 0, time.monotonic()
+                tries, self._fine = 0, time.monotonic()
                 self._stopped.wait(self._interval)
             except Exception as error:
-                if classify(error) is None or time.monotonic() - fine > self._patience:
+                if classify(error) is None or time.monotonic() - self._fine > self._patience:
                     self.error = error
                     break
                 _close(connection)
                 connection = watch = None
                 tries += 1
-                self._stopped.wait(pause(tries))
+                self._stopped.wait(pause(tries, most=self._interval))  # others count our beats
         _close(connection)
 
     def _beat(self, connection: Any, watch: Watch) -> None:

@@ -12,6 +12,7 @@ The kernel kills this process when the supervisor ends, and workers when this pr
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -163,9 +164,13 @@ def _mind_signals() -> None:
 
 def _bury(control: socket.socket, children: dict[int, int]) -> None:
     while children:
-        pid, status, usage = os.wait4(-1, os.WNOHANG)
-        if pid == 0:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
             return
+        if ended.si_pid in children:  # while its number is still its own: end what it had started
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(ended.si_pid, signal.SIGKILL)
+        pid, status, usage = os.wait4(ended.si_pid, 0)
         if pid in children:
             control.send(pickle.dumps(Died(children.pop(pid), pid, status, usage.ru_maxrss * 1024)))
 

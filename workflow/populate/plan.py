@@ -140,7 +140,8 @@ def parse_restriction(text: str, tables: Mapping[str, Any]) -> list[Any]:
         try:
             len(table.key_source & restriction)
         except Exception as error:
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+            said = next((part for part in error.args if isinstance(part, str)), "") or str(error)
+            cause = said.splitlines()[0] if said else type(error).__name__
             raise RequestError(f"--where {text!r}: not a condition on {label}: {cause}") from None
     return [restriction]
 

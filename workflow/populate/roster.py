@@ -182,7 +182,8 @@ class Roster:
         verdict = cause_of_death(report.status, member.hand.peak_memory, kills > self._oom_kills)
         self._oom_kills = kills
         seconds = time.monotonic() - member.since
-        self._on_death(Obituary(member, verdict, stack, member.job, seconds))
+        job, member.job = member.job, None  # it must not be handed to the dead once more
+        self._on_death(Obituary(member, verdict, stack, job, seconds))
         if not member.ready:
             self._stillborn += 1
             if self._stillborn > MOST_STILLBORN:

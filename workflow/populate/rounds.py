@@ -24,6 +24,7 @@ from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachab
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
 from workflow.populate import crew, ledger
+from workflow.populate.attempt import reopen
 from workflow.populate.crew import Terms
 from workflow.populate.jobs_table import TableError
 from workflow.populate.plan import RequestError, parse_restriction, select
@@ -123,7 +124,7 @@ def _close(summary: Summary) -> None:
     """Record the end; results do not depend on it."""
     try:
         if not is_alive(dj.conn()):
-            dj.conn().connect()
+            reopen(dj.conn())
         ledger.closed(summary)
     except Exception as error:
         print(f"run_workflow: the ledger could not be written: {error}", file=sys.stderr)

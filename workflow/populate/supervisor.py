@@ -20,7 +20,7 @@ from workflow.populate.claim import Queue
 from workflow.populate.clerk import Census, Clerk, Death
 from workflow.populate.jobs_table import Job
 from workflow.populate.ledger import Hand
-from workflow.populate.liveness import Heart
+from workflow.populate.liveness import Heart, Others
 from workflow.populate.nursery import Nursery
 from workflow.populate.roster import Member, Obituary, Roster
 from workflow.populate.stock import Stock
@@ -94,7 +94,7 @@ class Supervisor:
         self._news = False  # something may have become due since the last search began
         self._next_search = 0.0
         self._holders: set[int] = set()  # other crews that have reserved something
-        self._written_off: set[int] = set()  # dead ones that have been taken care of
+        self._written_off: dict[int, Any] = {}  # dead ones that have been taken care of: last heartbeats
 
     # ---- the loop
 
@@ -153,7 +153,7 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         if self._stop.disbanding:
-            hung = len(self._signals) > 1 and time.monotonic() > self._stop.kill_at + PARTING
+            hung = bool(self._stop.reason) and time.monotonic() > self._stop.kill_at + PARTING
             return hung or not (len(self._roster) or self._clerk.outstanding)
         if not self._is_idle():
             return False
@@ -173,8 +173,12 @@ class Supervisor:
             or self._stock.work()
             or self._roster.jobs()
             or self._holders & others.silent
-            or others.dead - self._written_off
+            or self._unsettled(others)
         )
+
+    def _unsettled(self, others: Others) -> set[int]:
+        """Crews that have died since they were last taken care of: who came back may die again."""
+        return {crew for crew, beat in others.dead.items() if self._written_off.get(crew) != beat}
 
     def _look_at_clock(self) -> None:
         moment = time.monotonic()
@@ -185,11 +189,11 @@ class Supervisor:
         if self._orders.deadline is not None and moment >= self._orders.deadline:
             self._disband("its deadline", self._orders.grace)
         if moment >= self._stop.kill_at:
-            self._clerk.hurry = True
+            self._clerk.hurry = bool(self._stop.reason)  # an orderly end waits for the database
             self._roster.kill()
         self._release(self._stock.give_back(only_stale=True))
-        if self._heart.error is not None:
-            raise self._heart.error
+        if (trouble := self._heart.trouble()) is not None:
+            raise trouble
         machine.reap_orphans(self._nursery.pid)
         self._tally.tick()
 
@@ -212,8 +216,8 @@ class Supervisor:
     def _finished(self, member: Member, job: Job, report: Report) -> None:
         outcome = report.outcome
         self._stock.finished(job, outcome.seconds)
+        self._news = self._news or outcome.outcome != "failed"  # what is gone may be done
         if outcome.outcome != "gone":
-            self._news = self._news or outcome.outcome != "failed"
             _count(member.hand, outcome.outcome)
             self._tally.ended(self._stock.label(job), job, outcome, member.number)
         if self._stop.disbanding:
@@ -291,10 +295,10 @@ class Supervisor:
     def _search(self) -> None:
         """Look for keys that have become due, or that somebody who died has left."""
         others = self._heart.others
-        suspects = (self._holders & others.silent) | (others.dead - self._written_off)
+        suspects = (self._holders & others.silent) | self._unsettled(others)
         if self._searching or not (self._news or suspects) or time.monotonic() < self._next_search:
             return
-        dead, news = sorted(others.dead), self._news
+        dead, news = dict(others.dead), self._news
         self._searching, self._news = True, False
 
         def searched(census: Census) -> None:

@@ -78,6 +78,8 @@ def _classify(error: BaseException) -> Trouble | None:
 
 def _of_mysql(error: pymysql.MySQLError) -> Trouble | None:
     number = error.args[0] if error.args and isinstance(error.args[0], int) else None
+    if isinstance(error, pymysql.err.InternalError) and number is None:
+        return Trouble.LOST  # "Packet sequence number wrong": the client has closed the connection
     for numbers, trouble in (
         (_MYSQL_LOST, Trouble.LOST),
         (_MYSQL_BUSY, Trouble.BUSY),

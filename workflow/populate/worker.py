@@ -13,6 +13,7 @@ from typing import Any
 
 import datajoint as dj
 
+from workflow.pipeline.connection import line_of
 from workflow.populate import machine
 from workflow.populate.attempt import Attempt, Outcome, reopen, steadily
 from workflow.populate.claim import Queue
@@ -67,7 +68,6 @@ def work(queues: Sequence[Queue], channel: socket.socket, last_words: int, contr
     connection.for_queues, connection.lock_name = False, lock_name(contract.crew, f"worker {contract.worker}")
     os.register_at_fork(after_in_child=lambda: _disown(connection))
     steadily(connection, lambda: reopen(connection) if not is_alive(connection) else None)
-    steadily(connection, lambda: reopen(connection) if not is_alive(connection) else None)
     talk = Connection(channel.detach())
     try:
         talk.send(Ready())
@@ -82,6 +82,10 @@ def work(queues: Sequence[Queue], channel: socket.socket, last_words: int, contr
 def _disown(connection: dj.Connection) -> None:
     """Keep a process that a computation forks away from our connection: two cannot talk at once."""
     _inherited.append(connection._conn)  # nor end it, as its destruction would
+    if (line := line_of(connection._conn)) >= 0:  # nor keep it open when we are dead
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, line, inheritable=False)
+        os.close(nothing)
     connection._conn, connection._is_closed = None, True
 
 
