@@ -13,9 +13,11 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from clocks import SLOW_CLOCK
 from drill import Drill, Seat
 from drill_check import findings, in_between
 from machines import Machine, destroyed_in_the_end, has_namespaces, wait_for
@@ -155,16 +157,26 @@ def test_the_server_goes_away(drill: Drill, restartable: Restartable, how: str) 
 
 
 def test_two_machines_share_one_queue(drill: Drill) -> None:
-    """Machines with networks of their own, in different time zones, both take part; nothing is done twice."""
+    """Machines with networks of their own, one with a slow clock in another time zone, do nothing twice.
+
+    Each key of the slow one takes longer than a heart may be silent.
+    """
+    (drill.folder / "sitecustomize.py").write_text(SLOW_CLOCK)
+    path = os.pathsep.join((str(drill.folder), drill.environment()["PYTHONPATH"]))
     drill.add(2 * MORE)
     machines = [
-        drill.start(name=name, cable=True, TZ=zone)
-        for name, zone in (("east", "Asia/Tokyo"), ("west", "US/Hawaii"))
+        drill.start(name="east", cable=True, TZ="Asia/Tokyo"),
+        drill.start(name="west", cable=True, TZ="US/Hawaii", PYTHONPATH=path, DRILL_PAUSE="1.5"),
     ]
     await_results_of_both(drill, machines)
     for machine in machines:
         assert machine.wait() == 0, machine.tail()
     assert drill.is_done()
+    began = dict(drill.query(f"SELECT machine, started FROM {drill.table('round', 'ledger')}"))
+    slow = datetime.fromisoformat(began["east"]) - datetime.fromisoformat(began["west"])
+    assert slow.total_seconds() > 7000, "its clock was slow indeed"
+    lost = f"SELECT COUNT(*) FROM {drill.table('worker', 'ledger')} WHERE verdict LIKE '%lost%'"
+    assert drill.query(lost) == [(0,)], "a long make was taken for a dead one"
     drill.finish()
     check(drill)
 
@@ -208,6 +220,26 @@ def test_an_unplugged_machine_is_replaced(drill: Drill) -> None:
     check(drill)
 
 
+def test_stopped_while_its_database_says_nothing(drill: Drill) -> None:
+    """One SIGTERM ends it all the same, soon after the grace; what it had in hand is done by others."""
+    mute = drill.start(name="mute", cable=True, DRILL_PAUSE="0.05")
+    assert mute.cable is not None
+    drill.add(MORE)
+    wait_for("its first results", lambda: drill.count("__first") > 3)
+    mute.cable.pull()
+    time.sleep(1)
+    mute.signal(signal.SIGTERM)
+    stopped = time.monotonic()
+    code = mute.exit_code()
+    while code is None and time.monotonic() < stopped + 60:
+        time.sleep(0.1)
+        code = mute.exit_code()
+    mute.cable.push()
+    assert code == 4, mute.tail()
+    drill.finish()
+    check(drill)
+
+
 def test_a_network_that_comes_and_goes(drill: Drill, rng: random.Random) -> None:
     """Broken connections and short silences cost nobody a key."""
     drill.add(2 * MORE)
@@ -224,5 +256,6 @@ def test_a_network_that_comes_and_goes(drill: Drill, rng: random.Random) -> None
         drill.add(5)
     for machine in machines:
         assert machine.wait() == 0, machine.tail()
+    assert states(drill) <= {"pending"}, "items that were added after the end, and nothing else"
     drill.finish()
     check(drill)

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from booted import Booted
+from clocks import SLOW_CLOCK
 from control_node import ControlNode
 from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
 from ec2_support import emulator, until
@@ -51,19 +52,6 @@ FAULTS = [
     {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
 ]
 ROUNDS = "/var/lib/datajoint-round/rounds/current"
-
-#: Read by every Python of a control node that finds it: its clock is wrong.
-SLOW_CLOCK = """
-import datetime, time
-seconds, real = time.time, datetime.datetime
-time.time = lambda: seconds() - 7200
-def now(cls, tz=None):
-    return cls.fromtimestamp(time.time(), tz)
-def utcnow(cls):
-    return now(cls, datetime.timezone.utc).replace(tzinfo=None)
-slow = {"now": classmethod(now), "utcnow": classmethod(utcnow)}
-datetime.datetime = type("datetime.datetime", (real,), slow)  # its name is part of what repr() says
-"""
 
 
 class Fleet:

@@ -146,7 +146,7 @@ class Desk:
         return self.refresh(dead, wait=True)
 
     def _at_work_since(self) -> Any:
-        """When the first of the crews began that are at work; what failed since then, failed in this round."""
+        """When the first of the crews at work began: what failed since then, failed in this round."""
         return min(
             (
                 row["started"]
