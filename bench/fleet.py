@@ -8,7 +8,8 @@ network follows from that:
   time for it where it finds a free core (first come, first served).
 - A supervisor claims ahead what its crew does in a quarter of a second, at most 512 keys, as ours does.
 - Locks are not modelled beyond what they cost in the measurement with 16 workers; neither are disks of
-  another speed, nor makes that ask the server for more than one insert.
+  another speed, nor makes that ask the server for more than one insert, nor the searches for new keys and
+  the heartbeats of 100 supervisors, which count whole queues: with many keys, they are the first to be felt.
 """
 
 from __future__ import annotations

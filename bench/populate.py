@@ -18,6 +18,7 @@ from statistics import median
 from bench.measure import MeasurementError
 from bench.registry import Options, Row, benchmark
 from bench.servers import ROOT, Server, counted, server
+from workflow.settings import UPSTREAM_SCHEMAS
 
 BACKENDS = ("postgresql", "mysql")
 PROMISED = {1: 8.0, 64: 9.0}  # statements per key
@@ -61,6 +62,10 @@ class Trivial:
         process = self.start("workflow", "run", "--tables", table, "--processes", str(processes), "--json")
         return ended(process)
 
+    def plan(self) -> None:
+        """Declare what there is to declare."""
+        ended(self.start("workflow", "plan"))
+
     def stock(self, table: str, processes: int) -> None:
         """Have DataJoint do it, from the moment when everybody is ready."""
         process = self.start("bench.stock", table, str(processes))
@@ -86,8 +91,7 @@ class Trivial:
 
     def name(self, table: str) -> str:
         """A table in SQL."""
-        quote = "`" if self.server.backend == "mysql" else '"'
-        return f"{quote}{self.prefix}trivial{quote}.{quote}{table}{quote}"
+        return self.server.name(f"{self.prefix}trivial", table)
 
     def seconds_per_key(self) -> float:
         """From the first start to the last end, as the computed rows tell it."""
@@ -265,16 +269,26 @@ def _poll(pipeline: Trivial) -> Row:
 
 @benchmark("populate-memory")
 def memory(options: Options) -> list[Row]:
-    """Memory of workers that wait."""
-    with trivial("postgresql") as pipeline:
+    """Memory of workers that wait, with our own pipeline loaded and its tables bound."""
+    return [_waiting(backend) for backend in BACKENDS]
+
+
+def _waiting(backend: str) -> Row:
+    with trivial(backend) as pipeline:
         processes = 4
         pipeline.enter(processes)
-        pipeline.changes["WORKFLOW_HEARTBEAT"] = "0.2"  # so that the ledger soon knows what they do
+        pipeline.changes |= {
+            "WORKFLOW_MODULES": "bench.trivial,workflow.pipeline",
+            "WORKFLOW_UPSTREAM": "declare",
+            "WORKFLOW_HEARTBEAT": "0.2",  # so that the ledger soon knows what they do
+            **{f"WORKFLOW_SCHEMA_{name.upper()}": f"{pipeline.prefix}{name}" for name in UPSTREAM_SCHEMAS},
+        }
+        pipeline.plan()
         run = pipeline.start("workflow", "run", "--tables", "Wait", "--processes", str(processes), "--json")
         deadline = time.monotonic() + 60
         workers: list[int] = []
         query = (
-            f"SELECT pid FROM {pipeline.name('worker').replace('trivial', 'ledger')} "
+            f"SELECT pid FROM {pipeline.server.name(f'{pipeline.prefix}ledger', 'worker')} "
             "WHERE number > 0 AND pid > 0 AND doing <> '' AND ended IS NULL"
         )
         while len(workers) < processes:
@@ -285,17 +299,15 @@ def memory(options: Options) -> list[Row]:
         found = [_memory(pid) for pid in workers]
         ended(run)
     resident, own = max(rss for rss, _ in found), max(pss for _, pss in found)
-    return [
-        Row(
-            "memory of a waiting worker",
-            f"{processes} workers",
-            resident,
-            limit_seconds=150.0,
-            unit="MB",
-            note=f"resident, with what it shares with the others; {own:.0f} MB if what is shared is divided "
-            "among those who share it; DataJoint, NumPy and SciPy imported",
-        )
-    ]
+    return Row(
+        "memory of a waiting worker",
+        f"{backend}, {processes} workers",
+        resident,
+        limit_seconds=150.0,
+        unit="MB",
+        note=f"resident, with what it shares with the others; {own:.0f} MB if what is shared is divided "
+        "among those who share it; all of our pipeline, DataJoint, NumPy and SciPy imported",
+    )
 
 
 def _memory(pid: int) -> tuple[float, float]:

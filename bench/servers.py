@@ -75,6 +75,11 @@ class Server:
         """Processor time that the server has used so far."""
         return _processor_time(self.pid)
 
+    def name(self, schema: str, table: str) -> str:
+        """A table in SQL."""
+        quote = "`" if self.backend == "mysql" else '"'
+        return f"{quote}{schema}{quote}.{quote}{table}{quote}"
+
     def drop(self, prefix: str) -> None:
         """Drop the schemas whose names begin with a prefix."""
         found = self.ask("SELECT schema_name FROM information_schema.schemata")

@@ -10,6 +10,7 @@ import uuid
 from statistics import median
 
 from bench.measure import MeasurementError
+from bench.populate import BACKENDS
 from bench.registry import Options, Row, benchmark
 from bench.servers import ROOT, Server, server
 from workflow.settings import UPSTREAM_SCHEMAS
@@ -46,7 +47,7 @@ def _seconds(of: Server, prefix: str, environment: dict[str, str], processes: in
         "__area_s_v_d__unused_r_o_i",
         "__area_s_v_d",
     ):
-        of.ask(f'DELETE FROM "{prefix}area_svd"."{part}"')
+        of.ask(f"DELETE FROM {of.name(f'{prefix}area_svd', part)}")
     run = ("run", "--tables", TABLE, "--processes", str(processes), "--json")
     [table] = json.loads(_workflow(environment, *run))["tables"]
     return float(table["seconds"]), int(table["done"])
@@ -75,28 +76,31 @@ def _work_of(processes: int) -> int:
 @benchmark("populate-speedup")
 def speedup(options: Options) -> list[Row]:
     """One worker and two, in turn."""
+    return [_speedup(backend, options.repeats or 3) for backend in BACKENDS]
+
+
+def _speedup(backend: str, repeats: int) -> Row:
     prefix = f"bench_{uuid.uuid4().hex[:8]}_"
-    with server("postgresql") as of:
+    with server(backend) as of:
         environment = _environment(of, prefix)
         _workflow(environment, "sample", "--size", SIZE)
         _workflow(environment, "plan")
         pairs, gains, keys = [], [], 0
-        for repeat in range(options.repeats or 3):
+        for repeat in range(repeats):
             order = (1, 2) if repeat % 2 == 0 else (2, 1)
             times = {}
             for processes in order:
                 times[processes], keys = _seconds(of, prefix, environment, processes)
             pairs.append((times[1], times[2]))
             gains.append(_work_of(2) / _work_of(1))
-    return [
-        Row(
-            "area SVDs with 2 workers",
-            f"{keys} keys, {SIZE} sample",
-            median(two for _, two in pairs),
-            median(one for one, _ in pairs),
-            median(one / two for one, two in pairs),
-            required_ratio=1.8,
-            note="baseline: 1 worker; one thread of linear algebra each; at that time, the machine did "
-            f"{median(gains):.2f} × the work of one busy process with two: what is above that cannot be had",
-        )
-    ]
+        of.drop(prefix)
+    return Row(
+        "area SVDs with 2 workers",
+        f"{backend}, {keys} keys, {SIZE} sample",
+        median(two for _, two in pairs),
+        median(one for one, _ in pairs),
+        median(one / two for one, two in pairs),
+        required_ratio=1.8,
+        note="baseline: 1 worker; one thread of linear algebra each; at that time, the machine did "
+        f"{median(gains):.2f} × the work of one busy process with two: what is above that cannot be had",
+    )

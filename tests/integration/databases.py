@@ -44,7 +44,9 @@ from typing import Any
 
 import datajoint as dj
 import pytest
+from warm import WarmPython
 
+_WARM = WarmPython()
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED_DATABASE = ROOT / "roles" / "embedded_database" / "files" / "embedded_database.py"
 MYSQL = ROOT / ".ci" / "mysql.sh"
@@ -78,14 +80,7 @@ class Server:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("DJ_", "WORKFLOW_"))
         }
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env={**inherited, **self.environment(), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return _WARM.run(arguments, {**inherited, **self.environment(), **environment}, ROOT)
 
     @contextmanager
     def instance(self) -> Iterator[dj.Instance]:
