@@ -130,7 +130,7 @@ def _become(run: Run, handles: list[int]) -> None:
     os.environ.clear()
     os.environ.update(run.environment)
     paths = [path for path in run.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[0:1] = ["" if run.arguments[0] == "-c" else os.getcwd(), *paths]
+    sys.path[0:1] = ["" if run.arguments[0] == "-c" else str(Path.cwd()), *paths]
     sys.argv = [run.arguments[0], *run.arguments[2:]]
 
 
