@@ -33,6 +33,7 @@ class Drill:
     machines: list[Machine] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
+    cut_off: int = 0  # machines that ended without a way to tell
 
     def environment(self, **changes: str) -> dict[str, str]:
         inherited = {

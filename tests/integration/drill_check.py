@@ -91,7 +91,7 @@ def _rounds(drill: Drill) -> list[str]:
     found = [f"round {row[:2]}: ended, without a verdict" for row in rounds if row[2] and not row[3]]
     if len(rounds) > len(drill.machines):
         found.append(f"{len(rounds)} rounds in the ledger, {len(drill.machines)} were started")
-    killed = sum(machine.exit_code() not in (0, 4) for machine in drill.machines)
+    killed = drill.cut_off + sum(machine.exit_code() not in (0, 4) for machine in drill.machines)
     if (n := sum(not row[2] for row in rounds)) > killed:
         found.append(f"{n} rounds have no end in the ledger, {killed} were killed")
     if (n := sum(row[4] for row in rounds)) > (most := 2 * drill.count("item")):

@@ -236,6 +236,7 @@ def test_stopped_while_its_database_says_nothing(drill: Drill) -> None:
         code = mute.exit_code()
     mute.cable.push()
     assert code == 4, mute.tail()
+    drill.cut_off += 1
     drill.finish()
     check(drill)
 
