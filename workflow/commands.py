@@ -17,6 +17,7 @@ import datajoint as dj
 from workflow import queue_commands
 from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
 from workflow.pipeline import schemas
+from workflow.pipeline.character_sets import match_character_sets
 from workflow.pipeline.connection import connect
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.served import load_modules
@@ -68,6 +69,7 @@ def _refuse(error: Exception | str, code: int) -> int:
 def _open(settings: Settings) -> dict[str, Any]:
     """Connect, bind the table classes, find those that are served, and tell them what code is running."""
     connection = connect(settings.database)
+    match_character_sets()
     if settings.modules:
         with schemas.alone(connection):
             served = load_modules(settings.modules, settings.prefix)

@@ -50,9 +50,9 @@ class Lab:
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
-    def execute(self, script: str) -> Any:
+    def execute(self, script: str, **changes: str) -> Any:
         """Run Python statements with all tables bound; the value of ``answer``, which JSON can hold."""
-        result = self.server.run(["-c", _PROLOGUE + script + _EPILOGUE], **self.environment())
+        result = self.server.run(["-c", _PROLOGUE + script + _EPILOGUE], **self.environment(**changes))
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 

@@ -15,6 +15,7 @@ from workflow.pipeline import exp2, img, lab, stimanal
 from workflow.pipeline.discovery import discover
 from workflow.pipeline.float_blobs import store_floats_uncompressed
 from workflow.pipeline.legacy_blobs import attach_blob_codec
+from workflow.pipeline.legacy_lineage import attach_lineage
 from workflow.settings import Settings
 
 UPSTREAM: dict[str, ModuleType] = {"lab": lab, "exp2": exp2, "img": img, "stimanal": stimanal}
@@ -87,12 +88,14 @@ def alone(connection: dj.Connection) -> Iterator[None]:
 
 
 def _activate(settings: Settings) -> None:
+    if not settings.declare_upstream:
+        attach_blob_codec(settings.upstream.values())
+        attach_lineage(dj.conn(), settings.upstream.values())
     for name, module in UPSTREAM.items():
         if settings.declare_upstream:
             if not module.schema.is_activated():
                 module.schema.activate(settings.upstream[name])
         else:
-            attach_blob_codec([settings.upstream[name]])
             _read(module, name, settings.upstream[name])
     for name, module in served().items():
         if not module.schema.is_activated():

@@ -112,8 +112,7 @@ def decompositions() -> list[Decomposition]:
     """List every decomposition that was computed, the latest recording first."""
     names = ("n_rois", "n_frames", "bin_width", "k90")
     computed = (svd.PopulationSVD() & {"skip_reason": ""}).proj(*names)
-    # An older client's tables have no lineage that DataJoint could check; the names are the lab's own.
-    dated = computed.join(exp2.Session().proj("session_date"), semantic_check=False)
+    dated = computed * exp2.Session().proj("session_date")
     primary = svd.PopulationSVD().primary_key
     found = [
         Decomposition(
@@ -152,7 +151,7 @@ def roi_map(key: Key, count: int) -> RoiMap:
     RoiMap
     """
     centroids = img.ROI().proj("roi_centroid_x", "roi_centroid_y")
-    located = (svd.PopulationSVD.ROI() & key).join(centroids, semantic_check=False)
+    located = (svd.PopulationSVD.ROI() & key) * centroids
     rows: list[tuple[Any, ...]] = []
     areas = _areas(key)
     primary = img.ROI().primary_key
