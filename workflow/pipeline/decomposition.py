@@ -10,7 +10,7 @@ import numpy as np
 from workflow.analysis.binning import frames_per_bin
 from workflow.analysis.svd import SVD, population_svd
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
-from workflow.pipeline.parameters import Row, at_least, problems
+from workflow.pipeline.parameters import Row, at_least, one_of, problems
 from workflow.pipeline.prepared import Prepared, prepare, shortfall
 from workflow.pipeline.seeds import seed_for
 from workflow.pipeline.traces import Activity, fetch_activity
@@ -101,9 +101,17 @@ class Result:
     svd: SVD | None = None
 
 
+def check_choice(row: Row) -> str:
+    """Require kinds of activity and of recording that exist: a server's own refusal names no remedy."""
+    return problems(
+        one_of(row, "activity", "dff", "spikes"),
+        one_of(row, "recording", "mesoscope", "other"),
+    )
+
+
 def check_preparation(row: Row) -> str:
-    """Require a time bin and a threshold that are numbers, not negative."""
-    return problems(at_least(row, "time_bin", 0), at_least(row, "threshold", 0))
+    """Require traces that exist, and a time bin and a threshold that are numbers, not negative."""
+    return problems(check_choice(row), at_least(row, "time_bin", 0), at_least(row, "threshold", 0))
 
 
 def fetch_inputs(key: Key, lookup: Any) -> Inputs:

@@ -15,9 +15,9 @@ from workflow.analysis.binning import bin_frames
 from workflow.analysis.normalization import zscore
 from workflow.pipeline import exp2, img
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
-from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS
+from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
 from workflow.pipeline.epochs import with_traces
-from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, below, problems
+from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, below, one_of, problems
 from workflow.pipeline.seeds import seed_for
 from workflow.pipeline.traces import Activity, fetch_activity
 
@@ -54,7 +54,9 @@ class SharedVarianceParams(CheckedLookup):
     def check(row: Row) -> str:
         """Require a split that leaves ROIs in the squares, and blocks that are not empty."""
         return problems(
+            check_choice(row),
             at_least(row, "time_bin", 0),
+            one_of(row, "normalization", "centred", "zscored"),
             above(row, "tile", 0),
             at_least(row, "guard", 0),
             below(row, "guard", "tile"),
