@@ -162,9 +162,17 @@ def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
     return F.astype(np.result_type(F.dtype, trace.dtype), copy=False)
 
 
+def as_array(value: Any) -> NDArray[Any]:
+    """See whatever a blob held as an array: of objects, where NumPy would refuse it without saying which."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.asarray(value, dtype=object)
+
+
 def vector(trace: Any, key: Key, attribute: str) -> Traces:
     """Check one trace as it is stored; raises a DataJointError that names the ROI."""
-    values = np.asarray(trace)
+    values = as_array(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(
             f"{attribute} of ROI {key} is not a vector of numbers "
