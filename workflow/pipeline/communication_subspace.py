@@ -242,7 +242,7 @@ def _side(
 def _shortfall(source: Prepared, target: Prepared, inputs: _Inputs) -> str:
     params, bins = inputs.params, max(source.n_frames, target.n_frames)
     needed = analysis.shortest(params["max_lag"], params["folds"], params["gap"])
-    if bins < needed:
+    if source.n_given + target.n_given and bins < needed:
         return f"too short: {bins} time bin(s), needs {needed}"
     if min(source.n_rois, target.n_rois) < params["max_rank"]:
         return (

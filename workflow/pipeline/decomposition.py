@@ -168,7 +168,7 @@ def too_small(activity: Activity, params: Row, min_rois: int, min_frames: int) -
     if n_rois >= min_rois and n_bins >= min_frames:
         return {}
     return {
-        "skip_reason": shortfall(n_rois, n_bins, min_rois, min_frames),
+        "skip_reason": shortfall(n_rois, n_bins, min_rois, min_frames, n_given=n_rois),
         "n_rois": n_rois,
         "n_frames": n_bins,
         "frame_rate": activity.frame_rate,

@@ -25,7 +25,7 @@ from workflow.pipeline.decomposition import (
 )
 from workflow.pipeline.epochs import with_traces
 from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, one_of, problems
-from workflow.pipeline.prepared import prepare
+from workflow.pipeline.prepared import prepare, shortfall
 from workflow.pipeline.traces import Activity
 
 schema = dj.Schema()
@@ -157,7 +157,7 @@ class PartitionSVD(ThreeSteps, dj.Computed):
         )
         results = [_decompose_block(activity.between(b.start * c, b.stop * c), params) for b in blocks]
         columns = {
-            "skip_reason": _skip_reason(results, n_bins),
+            "skip_reason": _skip_reason(results, n_rois, n_bins),
             "n_rois": n_rois,
             "n_frames": n_bins,
             "frame_rate": activity.frame_rate,
@@ -180,8 +180,10 @@ def _decompose_block(activity: Activity, params: Row) -> Result:
     return decompose(prepared, prepared.shortfall(MIN_ROIS, MIN_FRAMES), params["n_components"])
 
 
-def _skip_reason(blocks: list[Result], n_bins: int) -> str:
+def _skip_reason(blocks: list[Result], n_rois: int, n_bins: int) -> str:
     """Say why the epoch has no result at all."""
+    if not n_rois:
+        return shortfall(0, 0, MIN_ROIS, MIN_FRAMES, n_given=0)
     if not blocks:
         return f"too short: {n_bins} time bin(s), not one block of full length"
     reasons = [str(block.columns["skip_reason"]) for block in blocks]

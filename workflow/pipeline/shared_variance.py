@@ -173,7 +173,7 @@ class SharedVariance(ThreeSteps, dj.Computed):
             "n_gap": sum(reason == IN_GAP for reason in unused.values()),
             "seed": inputs.seed,
         }
-        columns["skip_reason"] = _shortfall(columns, params)
+        columns["skip_reason"] = _shortfall(columns, params, n_given=len(activity.keys))
         shared = None
         if not columns["skip_reason"]:
             shared = svca.shared_variance(
@@ -222,9 +222,9 @@ def _split(inputs: _Inputs, unusable: dict[int, str]) -> tuple[NDArray[np.int8],
     return halves, unused | {int(row): IN_GAP for row in usable[board == svca.GUARD]}
 
 
-def _shortfall(columns: dict[str, Any], params: dict[str, Any]) -> str:
+def _shortfall(columns: dict[str, Any], params: dict[str, Any], n_given: int) -> str:
     bins, needed = columns["n_frames"], 2 * params["block"]
-    if bins < needed:
+    if n_given and bins < needed:
         return f"too short: {bins} time bin(s), needs {needed} (a training and a test block)"
     if min(columns["n_first"], columns["n_second"]) < MIN_ROIS:
         sizes = f"{columns['n_first']} and {columns['n_second']} in the two halves"
