@@ -206,7 +206,7 @@ class _Recruiter:
 
     def __init__(self, summary: Summary, crew: int, threads: int, image: str) -> None:
         self._summary, self._crew, self._threads, self._image = summary, crew, threads, image
-        self._place = machine.place()
+        self._place, self._software = machine.place(), machine.software()
 
     def row(self, worker: int, number: int, pid: int) -> dict[str, Any]:
         """A row of the ledger."""
@@ -220,6 +220,7 @@ class _Recruiter:
             "place": self._place,
             "pid_started": machine.started(pid),
             "image": self._image,
+            "software": self._software,
         }
 
     def recruit(self, ask: Callable[..., None], number: int) -> tuple[ledger.Hand, Contract]:
