@@ -15,6 +15,7 @@ from bench import (  # noqa: F401  (importing a module registers its benchmarks)
     emulated,
     fleet,
     lds,
+    memory,
     populate,
     population_svd,
     rounds,

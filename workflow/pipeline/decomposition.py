@@ -10,6 +10,7 @@ import numpy as np
 from workflow.analysis.binning import frames_per_bin
 from workflow.analysis.svd import SVD, population_svd
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
+from workflow.pipeline.memory import Sized, decomposition_values
 from workflow.pipeline.parameters import Row, at_least, one_of, problems
 from workflow.pipeline.prepared import Prepared, prepare, shortfall
 from workflow.pipeline.seeds import seed_for
@@ -132,7 +133,7 @@ def size_columns(prepared: Prepared, skip_reason: str) -> dict[str, Any]:
     }
 
 
-class Decomposition(ThreeSteps):
+class Decomposition(Sized, ThreeSteps):
     """Mixin for Computed tables that hold one decomposition per key.
 
     Their parts are called ROI, Component and UnusedROI, and ``params`` is their Lookup table, which begins
@@ -141,6 +142,7 @@ class Decomposition(ThreeSteps):
     """
 
     params: ClassVar[Any]
+    held_values = staticmethod(decomposition_values)
 
     def read(self, key: Key) -> Inputs:
         """Fetch the traces and the parameters."""

@@ -24,6 +24,7 @@ from workflow.pipeline.decomposition import (
     store_parts,
 )
 from workflow.pipeline.epochs import with_traces
+from workflow.pipeline.memory import Sized, decomposition_values
 from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, one_of, problems
 from workflow.pipeline.prepared import prepare, shortfall
 from workflow.pipeline.traces import Activity
@@ -73,7 +74,7 @@ class _Result:
 
 
 @schema
-class PartitionSVD(ThreeSteps, dj.Computed):
+class PartitionSVD(Sized, ThreeSteps, dj.Computed):
     """Z = U S Vᵀ of all good ROIs in consecutive blocks of one epoch, normalised within each block."""
 
     definition = f"""
@@ -85,6 +86,8 @@ class PartitionSVD(ThreeSteps, dj.Computed):
     n_partitions : int16  # blocks of full length
     code_commit="" : varchar(40)  # commit that computed this row
     """
+
+    held_values = staticmethod(decomposition_values)
 
     class Partition(dj.Part):
         """One block."""

@@ -97,7 +97,11 @@ def prepare(
         normalized = zscore(activity.F, threshold, overwrite=overwrite)
     else:
         binned, _ = bin_frames(activity.F, time_bin, activity.frame_rate)
+        if overwrite:
+            activity.forget()
         normalized = zscore(binned, threshold, overwrite=True)
+    if overwrite:
+        activity.forget()
     return Prepared(
         Z=normalized.Z,
         keys=[activity.keys[row] for row in normalized.kept],

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from workflow.analysis import shared_variance as svca
 from workflow.analysis.arrays import Floats
-from workflow.analysis.binning import bin_frames
-from workflow.analysis.normalization import zscore
+from workflow.analysis.binning import bin_frames, frames_per_bin
+from workflow.analysis.normalization import unusable
 from workflow.pipeline import exp2, img
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
 from workflow.pipeline.epochs import with_traces
+from workflow.pipeline.memory import Sized
 from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, below, one_of, problems
 from workflow.pipeline.seeds import seed_for
-from workflow.pipeline.traces import Activity, fetch_activity
+from workflow.pipeline.traces import Activity, Traces, fetch_activity
 
 schema = dj.Schema()
 
@@ -89,7 +90,7 @@ class _Result:
 
 
 @schema
-class SharedVariance(ThreeSteps, dj.Computed):
+class SharedVariance(Sized, ThreeSteps, dj.Computed):
     """What two halves of the population of one epoch share, component by component."""
 
     definition = f"""
@@ -143,6 +144,11 @@ class SharedVariance(ThreeSteps, dj.Computed):
         """Epochs of included animals with traces, each with the parameters of its recording."""
         return with_traces(SharedVarianceParams())
 
+    @staticmethod
+    def held_values(n_rois: int, n_frames: int) -> int:
+        """Traces and the two halves; the decomposition of their covariance."""
+        return 2 * n_rois * n_frames + 2 * n_rois**2
+
     def read(self, key: Key) -> _Inputs:
         """Fetch the traces, the centroids and the parameters."""
         params = (SharedVarianceParams() & key).fetch1()
@@ -160,14 +166,18 @@ class SharedVariance(ThreeSteps, dj.Computed):
     def compute(self, inputs: _Inputs) -> _Result:
         """Bin, split and measure."""
         activity, params = inputs.activity, inputs.params
-        binned, bin_width = bin_frames(activity.F, params["time_bin"], activity.frame_rate)
-        halves, unused = _split(inputs, {row: str(reason) for row, reason in zscore(binned).dropped})
+        c = frames_per_bin(params["time_bin"], activity.frame_rate)
+        binned: Traces = activity.F  # in the precision of the database, where nothing is averaged
+        if c > 1:
+            binned, _ = bin_frames(activity.F, params["time_bin"], activity.frame_rate)
+        activity.forget()  # the name `binned` is what still holds them
+        halves, unused = _split(inputs, {row: str(reason) for row, reason in unusable(binned).items()})
         first, second = np.flatnonzero(halves == svca.FIRST), np.flatnonzero(halves == svca.SECOND)
         columns = {
             "n_rois": first.size + second.size,
             "n_frames": binned.shape[1],
             "frame_rate": activity.frame_rate,
-            "bin_width": bin_width,
+            "bin_width": c / activity.frame_rate,
             "n_first": first.size,
             "n_second": second.size,
             "n_gap": sum(reason == IN_GAP for reason in unused.values()),
@@ -176,9 +186,11 @@ class SharedVariance(ThreeSteps, dj.Computed):
         columns["skip_reason"] = _shortfall(columns, params, n_given=len(activity.keys))
         shared = None
         if not columns["skip_reason"]:
+            F1, F2 = binned[first], binned[second]
+            del binned
             shared = svca.shared_variance(
-                binned[first],
-                binned[second],
+                F1,
+                F2,
                 block=params["block"],
                 max_components=params["max_components"],
                 zscored=params["normalization"] == "zscored",

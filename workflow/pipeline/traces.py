@@ -59,6 +59,11 @@ class Activity:
         """One row per ROI, one column per frame, in the precision of the database."""
         return self._given(self.keys) if callable(self._given) else self._given
 
+    def forget(self) -> None:
+        """Free the traces; whoever uses them again has them fetched again."""
+        _ = self.n_frames
+        vars(self).pop("F", None)
+
     @cached_property
     def n_frames(self) -> int:
         """How many frames there are; until all traces are used, the first one tells."""

@@ -195,9 +195,9 @@ def staffing(tables: Sequence[Any], wanted: int | None) -> tuple[int, int]:
     """
     cores = machine.cores()
     processes = wanted or cores
-    need = max((int(getattr(table, "worker_memory", 0)) for table in tables), default=0)
-    if wanted is None and need:
-        processes = max(1, min(processes, machine.free_memory() // need))
+    if wanted is None:  # only then are the tables asked, who may ask the database
+        need = max((int(getattr(table, "worker_memory", 0)) for table in tables), default=0)
+        processes = max(1, min(processes, machine.free_memory() // need)) if need else processes
     return processes, max(1, cores // processes)
 
 
