@@ -92,6 +92,22 @@ def trace_tables() -> dict[str, tuple[Any, str]]:
     return {name: entry for name, entry in known.items() if entry[0] is not None}
 
 
+def unasked(params: Any) -> str:
+    """Say that there are traces, but none of a kind that a row of parameters asks for; else nothing.
+
+    Parameters
+    ----------
+    params : datajoint.Table
+        Must have the attribute ``activity``.
+    """
+    known = trace_tables()
+    found = {name for name, (table, _) in known.items() if table().keys(limit=1)}
+    if not found or found & set(params.to_arrays("activity").tolist()):
+        return ""
+    choices = " or ".join(f"'{name}'" for name in sorted(found))
+    return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
+
+
 def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
     """Find the good ROIs of an epoch and what their traces are like; fetch the traces when they are used.
 
