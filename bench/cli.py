@@ -14,6 +14,7 @@ from bench import (  # noqa: F401  (importing a module registers its benchmarks)
     communication_subspace,
     emulated,
     fleet,
+    large_sample,
     lds,
     memory,
     populate,

@@ -14,7 +14,7 @@ SIZE = (4000, 8000)
 GIB = 2**30
 TABLES = ("svd.PopulationSVD", "shared_variance.SharedVariance")
 
-#: One epoch on the mesoscope, in double precision: a few latents in noise.
+#: One epoch on the mesoscope, in double precision: a few latents in noise. Then, what the table announces.
 _LOAD = """
 import numpy as np
 session = {'subject_id': 1, 'session': 1}
@@ -40,9 +40,6 @@ for start in range(1, n_rois + 1, 250):
     F = rng.standard_normal((len(rois), 20)) @ latents + 5 * rng.standard_normal((len(rois), n_frames))
     img.ROIdeltaF.insert(
         ({**epoch, **roi, 'dff_trace': f} for roi, f in zip(rois, F)), allow_direct_insert=True)
-answer = True
-"""
-_ANNOUNCED = """
 tables[label].jobs.refresh()
 answer = tables[label].worker_memory
 """
@@ -57,8 +54,7 @@ def measure(label: str, size: tuple[int, int]) -> Row:
     n_rois, n_frames = size
     with server("postgresql") as of:
         where = environment(of, f"bench_{uuid.uuid4().hex[:8]}_")
-        execute(where, f"n_rois, n_frames = {size}" + _LOAD)
-        announced = execute(where, f"label = {label!r}" + _ANNOUNCED)
+        announced = execute(where, f"label, (n_rois, n_frames) = {label!r}, {size}" + _LOAD)
         [table] = json.loads(workflow(where, "run", "--tables", label, "--processes", "1", "--json"))[
             "tables"
         ]
