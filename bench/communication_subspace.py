@@ -75,7 +75,7 @@ def subspace(options: Options) -> list[Row]:
     result = compare(
         Step("bench.communication_subspace:ours", sizes),
         Step("bench.communication_subspace:svd_per_rank", sizes),
-        repeats=options.repeats or 1,  # the baseline takes a minute or two, and the ratio is far above
+        repeats=options.repeats or 3,
         threads=options.threads,
     )
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -81,8 +82,14 @@ def run(step: Step, threads: int) -> Measurement:
         return Measurement(**json.loads(done.stdout), output=np.load(output, allow_pickle=False))
 
 
-def compare(ours: Step, baseline: Step, *, repeats: int, threads: int) -> Comparison:
-    """Measure two steps in turn, alternating which goes first, and compare times, memory and outputs."""
+def compare(
+    ours: Step, baseline: Step, *, repeats: int, threads: int, relative_above: float = math.inf
+) -> Comparison:
+    """Measure two steps in turn, alternating which goes first, and compare times, memory and outputs.
+
+    Outputs are compared relative to their largest value; values above the fraction ``relative_above`` of it,
+    each relative to itself.
+    """
     pairs: list[tuple[Measurement, Measurement]] = []
     for repeat in range(repeats):
         if repeat % 2:
@@ -96,12 +103,14 @@ def compare(ours: Step, baseline: Step, *, repeats: int, threads: int) -> Compar
         baseline=median(theirs.seconds for _, theirs in pairs),
         ratio=median(theirs.seconds / mine.seconds for mine, theirs in pairs),
         memory_ratio=median(mine.peak / theirs.peak for mine, theirs in pairs),
-        error=max(_difference(mine.output, theirs.output) for mine, theirs in pairs),
+        error=max(difference(mine.output, theirs.output, relative_above) for mine, theirs in pairs),
         peak=median(mine.peak for mine, _ in pairs),
     )
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> float:
+def difference(a: np.ndarray, b: np.ndarray, relative_above: float = math.inf) -> float:
+    """Find the largest difference from ``b``, as `compare` says."""
     if a.shape != b.shape:
         raise MeasurementError(f"the outputs differ in shape: {a.shape} and {b.shape}")
-    return float(np.abs(a - b).max() / np.abs(b).max())
+    sizes = np.abs(b)
+    return float((np.abs(a - b) / np.where(sizes > relative_above * sizes.max(), sizes, sizes.max())).max())

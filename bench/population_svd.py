@@ -56,6 +56,7 @@ def _row(options: Options, n_rois: int, n_frames: int, *, required_ratio: float,
         Step("bench.population_svd:numpy_economy", size),
         repeats=options.repeats or repeats,
         threads=options.threads,
+        relative_above=1e-3,
     )
     return Row(
         step="population SVD",

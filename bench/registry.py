@@ -37,7 +37,8 @@ class Row:
     memory_ratio : float or None
         Peak memory of the process, ours / baseline.
     error : float or None
-        Largest difference between the outputs, relative to the largest value.
+        Largest difference between the outputs, relative to the largest value; singular values above 1e-3 of
+        the largest, each relative to itself.
     note : str
         Printed below the table.
     """

@@ -49,6 +49,7 @@ def shuffle(options: Options) -> list[Row]:
         Step("bench.shuffle:one_svd_each", sizes),
         repeats=options.repeats or 3,
         threads=options.threads,
+        relative_above=1e-3,
     )
     return [
         Row(

@@ -9,37 +9,16 @@ import sys
 import uuid
 from statistics import median
 
-from bench.measure import MeasurementError
+from bench.laboratory import environment, workflow
 from bench.populate import BACKENDS
 from bench.registry import Options, Row, benchmark
-from bench.servers import ROOT, Server, server
-from workflow.settings import UPSTREAM_SCHEMAS
+from bench.servers import Server, server
 
 TABLE = "area_svd.AreaSVD"
 SIZE = "medium"
 
 
-def _environment(of: Server, prefix: str) -> dict[str, str]:
-    upstream = {f"WORKFLOW_SCHEMA_{name.upper()}": f"{prefix}lab_{name}" for name in UPSTREAM_SCHEMAS}
-    own = {
-        "WORKFLOW_PREFIX": prefix,
-        "WORKFLOW_UPSTREAM": "declare",
-        "OPENBLAS_NUM_THREADS": "1",
-        "DJ_IGNORE_CONFIG_FILE": "true",
-        "PYTHONPATH": str(ROOT),
-    }
-    return os.environ | of.settings | upstream | own
-
-
-def _workflow(environment: dict[str, str], *arguments: str) -> str:
-    command = [sys.executable, "-m", "workflow", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise MeasurementError(f"workflow {arguments[0]} ended with {done.returncode}: {done.stderr[-500:]}")
-    return done.stdout
-
-
-def _seconds(of: Server, prefix: str, environment: dict[str, str], processes: int) -> tuple[float, int]:
+def _seconds(of: Server, prefix: str, where: dict[str, str], processes: int) -> tuple[float, int]:
     """Compute all of the table; the time from the first start to the last end, and how many keys."""
     for part in (
         "__area_s_v_d__component",
@@ -49,7 +28,7 @@ def _seconds(of: Server, prefix: str, environment: dict[str, str], processes: in
     ):
         of.ask(f"DELETE FROM {of.name(f'{prefix}area_svd', part)}")
     run = ("run", "--tables", TABLE, "--processes", str(processes), "--json")
-    [table] = json.loads(_workflow(environment, *run))["tables"]
+    [table] = json.loads(workflow(where, *run))["tables"]
     return float(table["seconds"]), int(table["done"])
 
 
@@ -82,15 +61,15 @@ def speedup(options: Options) -> list[Row]:
 def _speedup(backend: str, repeats: int) -> Row:
     prefix = f"bench_{uuid.uuid4().hex[:8]}_"
     with server(backend) as of:
-        environment = _environment(of, prefix)
-        _workflow(environment, "sample", "--size", SIZE)
-        _workflow(environment, "plan")
+        where = environment(of, prefix)
+        workflow(where, "sample", "--size", SIZE)
+        workflow(where, "plan")
         pairs, gains, keys = [], [], 0
         for repeat in range(repeats):
             order = (1, 2) if repeat % 2 == 0 else (2, 1)
             times = {}
             for processes in order:
-                times[processes], keys = _seconds(of, prefix, environment, processes)
+                times[processes], keys = _seconds(of, prefix, where, processes)
             pairs.append((times[1], times[2]))
             gains.append(_work_of(2) / _work_of(1))
         of.drop(prefix)

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,22 @@ def _open(settings: Settings) -> dict[str, Any]:
 def _plan(arguments: argparse.Namespace, settings: Settings) -> int:
     tables = select(_open(settings), arguments.tables)
     entries = [asdict(entry) for entry in plan(tables, parse_restriction(arguments.where, tables))]
+    _give_hints({entry["label"]: tables[entry["label"]] for entry in entries if not entry["due"]})
     if arguments.json:
         print_json(entries)
     else:
         print_table(entries, _PLAN_COLUMNS)
     return EXIT_DONE
+
+
+def _give_hints(idle: Mapping[str, Any]) -> None:
+    """Say, once for all of them, why nothing is due in these tables, where a table knows (``hint``)."""
+    hints: dict[str, list[str]] = {}
+    for label, table in idle.items():
+        if hint := getattr(table, "hint", ""):
+            hints.setdefault(hint, []).append(label)
+    for hint, labels in hints.items():
+        print(f"run_workflow: {', '.join(labels)}: {hint}", file=sys.stderr)
 
 
 def _terms(arguments: argparse.Namespace, settings: Settings) -> Terms:
@@ -118,7 +129,15 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         _require_writable(arguments.output)
     summary = rounds.begin(settings)
     terms = _terms(arguments, settings)
-    rounds.carry_out(summary, lambda: _open(settings), arguments.tables, arguments.where, terms)
+    tables: dict[str, Any] = {}
+
+    def open_tables() -> dict[str, Any]:
+        tables.update(_open(settings))
+        return tables
+
+    rounds.carry_out(summary, open_tables, arguments.tables, arguments.where, terms)
+    if summary.exit_code == EXIT_DONE and not summary.total("due"):
+        _give_hints({outcome.table: tables[outcome.table] for outcome in summary.tables})
     if arguments.output:
         from workflow.report import write_report
 

@@ -21,7 +21,7 @@ session = {'subject_id': 1, 'session': 1}
 lab.Subject.insert1({'subject_id': 1})
 exp2.Session.insert1({**session, 'session_date': '2024-01-01'})
 exp2.SessionEpochType.insert1(('spont_only', ''), skip_duplicates=True)
-exp2.SessionEpoch.insert1({**epoch, 'session_epoch_start_time': 0, 'session_epoch_end_time': 1})
+exp2.SessionEpoch.insert1({**epoch, 'session_epoch_start_time': 10, 'session_epoch_end_time': 410})
 fov = {**session, 'fov_num': 1}
 img.FOV.insert1(fov)
 img.FOVEpoch.insert1({**epoch, 'imaging_frame_rate': 10.0}, allow_direct_insert=True)
@@ -113,6 +113,32 @@ answer = [before, got.F.nbytes, tracemalloc.get_traced_memory()[1]]
     assert size == 450 * 4000 * 4
     assert before < 0.2 * size  # nothing is fetched before it is used
     assert size < peak < 1.4 * size
+
+
+def test_the_tables_know_how_large_the_largest_epoch_is(large: Lab) -> None:
+    """Before anything is fetched: good ROIs, and the length of the epoch times the frame rate."""
+    empty, announced = large.execute("""
+from workflow.pipeline.memory import DOUBLE, WORKER_BYTES
+img.Mesoscope.insert1({'subject_id': 1, 'session': 1})
+stimanal.MiceIncluded.insert1({'subject_id': 1})
+names = ('svd.PopulationSVD', 'partition_svd.PartitionSVD', 'shared_variance.SharedVariance',
+         'area_svd.AreaSVD', 'matched_svd.MatchedAreaSVD', 'shuffle.AreaShuffle')
+empty = [tables[name].worker_memory for name in names]
+for name in names:
+    tables[name].jobs.refresh()
+values = [(tables[name].worker_memory - WORKER_BYTES) / DOUBLE for name in names]
+for name in names:
+    tables[name].jobs.delete()
+stimanal.MiceIncluded.delete()
+img.Mesoscope.delete()
+answer = [empty, values]
+""")
+    assert empty == [0] * 6
+    traces, area = 450 * 4000, 300 * 4000
+    assert announced == [
+        2 * traces + 5 * 450**2, 2 * traces + 5 * 450**2, 2 * traces + 2 * 450**2,
+        2 * area + 5 * 300**2, 2 * area, 2 * area + 300**2,
+    ]  # fmt: skip
 
 
 def test_any_change_of_what_is_stored_changes_the_digest(large: Lab) -> None:

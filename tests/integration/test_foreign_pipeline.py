@@ -11,6 +11,8 @@ from databases import Server
 from foreign_lab import ForeignLab
 from lab import counts, one_line
 
+from workflow.populate import machine
+
 pytest_plugins = ("databases",)
 
 N_SUBJECTS, N_VISITS = 3, 2
@@ -84,11 +86,13 @@ for label, table in tables.items():
     for version, started, seconds in table.connection.query(query).fetchall():
         commit, _, worker = version.partition(' ')
         row = workers[worker]
-        answer.append([label, commit, row['number'], row['started'] <= started <= row['ended'], seconds])
+        answer.append([label, commit, row['number'], row['software'],
+                       row['started'] <= started <= row['ended'], seconds])
 """)
     assert {label for label, *_ in found} >= FINE
     assert {commit for _, commit, *_ in found} == {commit[:40]}
     assert {number for _, _, number, *_ in found} <= {1, 2}
+    assert {software for *_, software, _, _ in found} == {machine.software()}
     assert all(within and 0 <= seconds < 600 for *_, within, seconds in found)
 
 

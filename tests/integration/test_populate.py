@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 import uuid
@@ -10,14 +11,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from databases import Server
+from databases import ROOT, Server
 from lab import Lab, counts, one_line
+
+from workflow.populate import machine
 
 pytest_plugins = ("databases",)
 
 TABLE = "svd.PopulationSVD"
 #: What does not depend on the table is tried on this one.
 ONLY = ("--tables", TABLE)
+#: What the recipe for tracing a row supposes.
+KEY_OF_A_ROW = """
+from workflow.populate import ledger
+key = svd.PopulationSVD().keys(limit=1)[0]
+"""
 
 
 @pytest.fixture(params=["postgresql_server", "mysql_server"])
@@ -73,6 +81,9 @@ def test_plan_run_and_run_again(lab: Lab, tmp_path: Path) -> None:
         sum(done for _, done, _, _ in found.values()),
     ]
     assert lab.execute("answer = [len(table.jobs) for table in tables.values()]") == [0] * len(found)
+    page = (ROOT / "docs" / "analyses.md").read_text(encoding="utf-8")
+    [recipe] = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert lab.execute(KEY_OF_A_ROW + recipe + "answer = software") == machine.software()
 
 
 def test_what_is_stored_is_what_was_planted(small_lab: Lab) -> None:

@@ -155,6 +155,8 @@ def test_parameters_that_make_no_sense_are_refused(lab: Lab) -> None:
         {"time_bin": -1},
         {"max_components": 0},
         {"seed": -1},
+        {"normalization": "scaled", "activity": "dF/F"},
+        {"recording": "two-photon"},
     ]
     refusals = lab.execute(f"""
 import datajoint as dj
@@ -175,4 +177,7 @@ assert not len(sv.SharedVarianceParams & {{'shared_variance_params': 'bad'}})
         "time_bin is -1, must be at least 0",
         "max_components is 0, must be at least 1",
         "seed is -1, must be at least 0",
+        "activity is 'dF/F', must be one of dff, spikes; "
+        "normalization is 'scaled', must be one of centred, zscored",
+        "recording is 'two-photon', must be one of mesoscope, other",
     ]

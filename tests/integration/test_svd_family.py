@@ -23,7 +23,8 @@ TABLES = (
 WHERE = "(subject_id = 100011 AND session = 1) OR session_epoch_number = 3"
 CHOSEN = [*(word for table in TABLES for word in ("--tables", table)), "--where", WHERE]
 
-#: Areas that nothing, or not everything, can be computed for; parameters that suit 80 ROIs; and spikes.
+#: Areas that nothing, or not everything, can be computed for; parameters that suit 80 ROIs; spikes; and an
+#: epoch of 900 frames with traces of bad ROIs only.
 ODD_THINGS = """
 import numpy as np
 from workflow.pipeline import area_svd, matched_svd, partition_svd, shuffle
@@ -49,6 +50,11 @@ spikes = [
     for row in (img.ROIdeltaF & first).to_dicts()
 ]
 img.ROISpikes.insert(spikes, allow_direct_insert=True)
+last = {**first, 'session_epoch_number': 4}
+exp2.SessionEpoch.insert1({**(exp2.SessionEpoch & first).fetch1(), **last})
+img.FOVEpoch.insert1({**(img.FOVEpoch & first).fetch1(), **last}, allow_direct_insert=True)
+traces = (img.ROIdeltaF & first & img.ROIBad).to_dicts()
+img.ROIdeltaF.insert([{**row, **last} for row in traces], allow_direct_insert=True)
 area_svd.AreaSVDParams.insert1(('spikes', 'spikes', 'mesoscope', 0.0, 0.0))
 matched_svd.MatchedAreaSVDParams.insert1(('8x400', 'dff', 'mesoscope', 0.2, 0.0, 8, 400, 5, 11))
 matched_svd.MatchedAreaSVDParams.insert1(('2x100', 'dff', 'mesoscope', 0.0, 0.0, 2, 100, 2, 11))
@@ -175,6 +181,31 @@ answer['spikes'] = [
         "other": ["other_0.2s_blocks", "other_0.2s_quarters"],
     }
     assert {tuple(epoch) for epoch in spikes} == {(100011, 1, 1)}
+
+
+def test_an_epoch_of_bad_rois_only_is_not_called_too_short(family: tuple[Lab, dict[str, Any]]) -> None:
+    """Nothing is fetched of such an epoch, so nothing is known of its length."""
+    lab, _ = family
+    tables = ("PopulationSVD", "ComponentTimescale", "LDS", "PartitionSVD", "SharedVariance")
+    chosen = [word for table in tables for word in ("--tables", table)]
+    lab.json("run", *chosen, "--where", "session_epoch_number = 4")
+    reasons = lab.execute("""
+from workflow.pipeline import lds, partition_svd, shared_variance, timescale
+last = {'subject_id': 100011, 'session': 1, 'session_epoch_number': 4}
+answer = {
+    table.__name__: sorted(set((table & last).to_arrays('skip_reason').tolist()))
+    for table in (svd.PopulationSVD, timescale.ComponentTimescale, lds.LDS, partition_svd.PartitionSVD,
+                  shared_variance.SharedVariance)
+}
+""")
+    none = "too few usable ROIs: 0, needs 2"
+    assert reasons == {
+        "PopulationSVD": [none],
+        "ComponentTimescale": [f"PopulationSVD was skipped: {none}"],
+        "LDS": [f"PopulationSVD was skipped: {none}"],
+        "PartitionSVD": [none],
+        "SharedVariance": ["too few usable ROIs: 0 and 0 in the two halves, needs 2 in each"],
+    }
 
 
 def test_an_area_is_decomposed_like_a_field_of_view(family: tuple[Lab, dict[str, Any]]) -> None:

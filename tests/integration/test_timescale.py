@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -145,3 +146,31 @@ row = {name: key[name] for name in svd.PopulationSVD().primary_key}
     assert result.returncode == 1
     assert "time_course of component 0 of {" in result.stdout
     assert "(found float64, shape (2, 2))" in result.stdout
+
+
+def test_damaged_singular_values_are_one_failed_key_that_is_named(lab: Lab, answer: Any) -> None:
+    """Text, a matrix, nothing, too few, lists that are no matrix: all else is computed."""
+    lab.execute("""
+import numpy as np
+from workflow.pipeline import area_svd, timescale
+rows = (area_svd.AreaSVD & "skip_reason = ''" & 'session_epoch_number = 1').keys(order_by='KEY')
+for row, value in zip(rows, ('text', np.ones((3, 4)), None, np.ones(1), [[1.0], [1.0, 2.0]])):
+    area_svd.AreaSVD.update1({**row, 'singular_values': value})
+(timescale.AreaComponentTimescale & "timescale_params = '5_lags'").delete(prompt=False)
+""")
+    chosen = ("--tables", "AreaComponentTimescale", "--where", '{"timescale_params": "5_lags"}')
+    result = lab.workflow("run", *chosen, "--json")
+    assert result.returncode == 1
+    summary = json.loads(result.stdout)
+    failed = [key for key in summary["keys"] if key["outcome"] == "failed"]
+    assert len(failed) == 5
+    assert summary["tables"][0]["done"] > 0
+    for key in failed:
+        assert "singular_values of {" in key["reason"]
+        assert all(repr(value) in key["reason"] for value in key["key"].values() if value != "5_lags")
+        assert "\n" not in key["reason"]
+    found = {key["reason"].rpartition("(found ")[2] for key in failed}
+    assert found == {
+        "<U4, shape ())", "float64, shape (3, 4))", "object, shape ())", "float64, shape (1,))",
+        "object, shape (2,))",
+    }  # fmt: skip

@@ -144,6 +144,31 @@ def test_each_lag_has_a_ridge_of_its_own() -> None:
     assert set(np.unique(result.ridge)) <= set(RIDGES)
 
 
+def test_the_ridge_is_chosen_by_cross_validation_in_the_blocks_elsewhere() -> None:
+    """A transcription: for each block, the least error in all blocks but it and those next to it."""
+    folds, gap, n = 6, 5, 600
+    X, Y = planted(3, n_rois=12, n_frames=n, noise=2.0)
+    ridges = [0.001, 0.01, 0.1, 1.0]
+    found = communication_subspace(X, Y, max_rank=5, max_lag=0, folds=folds, gap=gap, ridges=ridges)
+    edges = [fold * n // folds for fold in range(folds + 1)]
+    choices = []
+    for fold in range(folds):
+        errors = np.zeros(len(ridges))
+        for other in (block for block in range(folds) if abs(block - fold) > 1):
+            train = np.ones(n, bool)
+            for block in (fold, other):
+                train[max(edges[block] - gap, 0) : edges[block + 1] + gap] = False
+            x, y = (Z - Z[:, train].mean(axis=1, keepdims=True) for Z in (X, Y))
+            A, B, tested = x[:, train], y[:, train], slice(edges[other], edges[other + 1])
+            for i, ridge in enumerate(ridges):
+                penalty = ridge * np.mean((A**2).sum(axis=1)) * np.eye(len(X))
+                weights = np.linalg.solve(A @ A.T + penalty, A @ B.T)
+                errors[i] += ((y[:, tested] - weights.T @ x[:, tested]) ** 2).sum()
+        choices.append(ridges[int(np.argmin(errors))])
+    assert found.ridge[0].tolist() == choices
+    assert len(set(choices)) > 1 or 0 < ridges.index(choices[0]) < len(ridges) - 1
+
+
 def test_the_tested_block_has_no_part_in_the_choice_of_its_ridge() -> None:
     """Traces changed in one block alone leave the ridge that was chosen to predict that block."""
     X, Y = planted(3, n_rois=12, n_frames=600)

@@ -74,7 +74,8 @@ def test_white_noise_shortens_the_crossing_but_not_the_fit() -> None:
     X = autoregressive(10, 200, 20_000)
     X += np.random.default_rng(9).standard_normal(X.shape)
     found = timescales(X)
-    # The autocorrelation is exp(−lag/10) / 2 from lag 1 on, which crosses at 10 (1 − ln 2).
+    # Signal and noise have variance 1, so from lag 1 on the autocorrelation is exp(−lag/10) / 2. It is 1/e
+    # where exp(−lag/10) = 2/e, at 10 (1 − ln 2) = 3.07. (3.6 would be the crossing at an SNR of 1.1.)
     assert np.mean(found.crossing[E_1]) == pytest.approx(10 * (1 - np.log(2)), abs=0.2)
     assert np.mean(found.decay.tau) == pytest.approx(10.0, rel=0.03)
     assert np.mean(found.decay.amplitude) == pytest.approx(0.5, rel=0.03)

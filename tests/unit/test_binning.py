@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workflow.analysis.binning import bin_frames, frames_per_bin
-from workflow.analysis.normalization import BLOCK_VALUES, Reason, zscore
+from workflow.analysis.normalization import BLOCK_VALUES, Reason, unusable, zscore
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,7 @@ def test_traces_that_cannot_be_normalised_are_dropped_with_their_reason() -> Non
         (6, Reason.NAN),
         (8, Reason.CONSTANT),
     )
+    assert unusable(F) == dict(result.dropped)
     np.testing.assert_array_equal(result.kept, [0, 3, 7])
     np.testing.assert_array_equal(result.Z, zscore(F[[0, 3, 7]]).Z)
 
@@ -173,6 +174,7 @@ def test_nothing_to_normalise_is_not_an_error(shape: tuple[int, int]) -> None:
     result = zscore(np.ones(shape))
     assert result.Z.shape == (0, shape[1])
     assert result.dropped == tuple((i, Reason.CONSTANT) for i in range(shape[0]))
+    assert unusable(np.ones(shape)) == dict(result.dropped)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -195,6 +197,8 @@ def test_layouts_agree_and_the_input_survives_unless_given_away(layout: str, ove
     np.testing.assert_array_equal(result.Z, expected.Z)
     np.testing.assert_array_equal(result.kept, expected.kept)
     assert result.dropped == expected.dropped
+    if not overwrite:
+        assert unusable(given) == dict(expected.dropped)
     reused = overwrite and layout == "C"
     assert np.shares_memory(result.Z, given) is reused
     if not reused:

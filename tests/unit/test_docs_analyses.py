@@ -94,6 +94,21 @@ def test_every_parameter_is_explained_where_it_is_used(label: str) -> None:
             assert f"`{column}`" in _section_of(user), f"{user}: the parameter {column} is not explained"
 
 
+def test_every_section_names_the_earlier_tables_that_it_replaces() -> None:
+    """One line each, and no earlier table in two of them: its users look for one successor."""
+    replaced: list[str] = []
+    for heading, text in _sections().items():
+        if heading == "Shared steps":
+            continue
+        [line] = re.findall(r"^\*\*Replaces:\*\* (.+)\.$", text, flags=re.MULTILINE)
+        names = re.findall(r"`(\w+)`", line)
+        assert names, heading
+        assert text.index("**Replaces:**") < text.index("**Earlier results.**")
+        replaced += names
+    assert len(replaced) == len(set(replaced))
+    assert not {name.rpartition(".")[2] for name in COMPUTED} & set(replaced)
+
+
 def test_no_section_is_about_a_table_that_is_gone() -> None:
     """Headings name served tables only."""
     named = {label for heading in _sections() for label in re.findall(r"`([^`]+)`", heading)}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from workflow.pipeline.parameters import above, at_least, at_most, below, one_of, problems
+from workflow.pipeline import schemas
+from workflow.pipeline.parameters import CheckedLookup, above, at_least, at_most, below, one_of, problems
 from workflow.pipeline.svd import SVDParams
 
 
@@ -46,5 +47,38 @@ def test_parameters_of_the_decomposition() -> None:
     names = ("svd_params", "activity", "recording", "time_bin", "threshold")
     for row in SVDParams.contents:
         assert SVDParams.check(dict(zip(names, row, strict=True))) == ""
-    bad = SVDParams.check({"time_bin": -0.2, "threshold": math.nan})
+    bad = SVDParams.check({"activity": "dff", "recording": "other", "time_bin": -0.2, "threshold": math.nan})
     assert bad == "time_bin is -0.2, must be at least 0; threshold is nan, must be a finite number"
+
+
+#: Lookup tables with a choice of traces and recordings.
+CHOOSING = [
+    value
+    for module in schemas.served().values()
+    for value in vars(module).values()
+    if isinstance(value, type) and issubclass(value, CheckedLookup) and "activity :" in str(value.definition)
+]
+
+
+def columns_of(table: type[CheckedLookup]) -> list[str]:
+    """Names of the columns, in the order of the definition."""
+    lines = [line.split("#")[0] for line in str(table.definition).splitlines()]
+    return [line.split(":")[0].strip() for line in lines if ":" in line]
+
+
+def test_the_tables_with_a_choice_are_found() -> None:
+    assert SVDParams in CHOOSING
+    assert len(CHOOSING) >= 7
+
+
+@pytest.mark.parametrize("table", CHOOSING)
+def test_kinds_that_do_not_exist_are_refused(table: type[CheckedLookup]) -> None:
+    row = dict(zip(columns_of(table), table.contents[0], strict=True))
+    assert table.check(row) == ""
+    assert table.check({**row, "activity": "spikes", "recording": "other"}) == ""
+    assert table.check({**row, "activity": "dF/F"}) == "activity is 'dF/F', must be one of dff, spikes"
+    refused = "recording is 'two-photon', must be one of mesoscope, other"
+    assert table.check({**row, "recording": "two-photon"}) == refused
+    if "normalization" in row:
+        refused = "normalization is 'scaled', must be one of centred, zscored"
+        assert table.check({**row, "normalization": "scaled"}) == refused

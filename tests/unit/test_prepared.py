@@ -59,7 +59,7 @@ def test_what_cannot_be_computed_is_said_in_words() -> None:
     assert flat.shortfall(2, 2) == "too few usable ROIs: 0, needs 2"
     assert prepare(activity(traces(3, 50)), 3).shortfall(2, 2) == "too short: 1 time bin(s), needs 2"
     assert prepare(activity(traces(3, 50)), 9).shortfall(2, 2) == "too short: 0 time bin(s), needs 2"
-    assert prepare(activity(np.empty((0, 0))), 0).shortfall(2, 2) == "too short: 0 time bin(s), needs 2"
+    assert prepare(activity(np.empty((0, 0))), 0).shortfall(2, 2) == "too few usable ROIs: 0, needs 2"
     assert prepare(activity(traces(1, 50)), 0).shortfall(2, 2) == "too few usable ROIs: 1, needs 2"
     assert prepare(activity(traces(2, 2)), 0).shortfall(2, 2) == ""
 

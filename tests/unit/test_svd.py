@@ -74,12 +74,34 @@ def test_planted_decomposition_survives_gain_and_offset(
     assert_decomposes(Z, result)
 
 
+def assert_digits(found: np.ndarray, s: np.ndarray) -> None:
+    """Each singular value above 1e-3 of the first is right relative to itself.
+
+    To 1e-12, but for those so small that the Gram matrix has lost digits of them: squares are rounded to
+    eps of the first one's.
+    """
+    large = s > 1e-3 * s[0]
+    allowed = np.maximum(1e-12, np.finfo(float).eps * (s[0] / s[large]) ** 2)
+    assert (np.abs(found - s)[large] <= allowed * s[large]).all()
+
+
+def test_singular_values_of_a_recording_keep_twelve_digits() -> None:
+    """Latents of falling strength in noise: the smallest value is a fiftieth of the largest."""
+    rng = np.random.default_rng(8)
+    latents = rng.standard_normal((30, 900)) / np.arange(1, 31)[:, None]
+    Z = zscore(rng.standard_normal((300, 30)) @ latents + rng.standard_normal((300, 900))).Z
+    s = np.linalg.svd(Z, compute_uv=False)
+    assert 1e-3 < s[-1] / s[0] < 0.1
+    np.testing.assert_allclose(population_svd(Z).s, s, rtol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(40, 200), (200, 40), (50, 50), (50, 51), (51, 50), (2, 3), (3, 2)])
 def test_agrees_with_the_direct_decomposition(shape: tuple[int, int]) -> None:
     Z = noise(*shape)
     result = population_svd(Z)
     _, s, Vt = np.linalg.svd(Z, full_matrices=False)
     np.testing.assert_allclose(result.s, np.where(s < 1e-7 * s[0], 0, s), atol=1e-12 * s[0])
+    assert_digits(result.s, s)
     assert np.count_nonzero(result.s) == min(shape[0], shape[1] - 1)
     assert_decomposes(Z, result)
     overlap = np.einsum("ij,ij->i", result.Vt, Vt[: len(result.Vt)])

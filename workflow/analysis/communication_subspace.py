@@ -9,13 +9,14 @@ error at rank r is that at rank r - 1 less the contribution of column r of V.
 
 Only sums over frames enter, so they are taken once per block of frames and added up as training needs them.
 All lags use the same source frames, hence the same blocks of them; the eigenvectors of XXᵀ, found once per
-training set, solve the regression at every lag and with every ridge.
+training set, solve the regression at every lag and with every ridge. The training set that lacks two blocks
+serves the choice of the ridge for either of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +26,7 @@ from workflow.analysis.eigen import largest_eigenvectors
 
 #: Ridges to choose from, in units of the mean variance of the source ROIs.
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-4, 0, 9))
-#: So many that the block that is tested and the one that the ridge is chosen on have others between them.
+#: So many that for every block there is another that is not next to it, on which its ridge can be chosen.
 MIN_FOLDS = 4
 MIN_BLOCK = 2  # frames
 
@@ -78,9 +79,10 @@ def communication_subspace(
     At lag l the source at frame t predicts the target at frame t + l: with a positive lag, the source leads.
     The source frames that have a target at every lag are cut into contiguous blocks, one per fold, because
     neighbouring frames resemble each other. Each block is predicted by a fit to all other blocks, without the
-    ``gap`` frames next to it, from which slow activity would reach over the edge. Its ridge is the one that,
-    in a fit without that block, best predicts (at full rank) the block half the recording away; so nothing
-    that R² is measured on has had a part in any choice. Every trace is centred at its training mean.
+    ``gap`` frames next to it, from which slow activity would reach over the edge. Its ridge is chosen by
+    cross-validation without that block: every block that is not next to it is predicted (at full rank) by a
+    fit to all blocks but these two, and the ridge with the least squared error in all of them is taken. So
+    nothing that R² is measured on has had a part in any choice. Every trace is centred at its training mean.
 
     Parameters
     ----------
@@ -113,17 +115,16 @@ def communication_subspace(
     choices = np.sort(np.asarray(ridges, dtype=np.float64).ravel())
     _check(source, target, max_rank, max_lag, folds, gap, choices)
     blocks = _Blocks(source, target, source.shape[1] - max_lag, folds, gap)
-    fits = [_Split(blocks, tested=fold, held_out=(fold,)) for fold in range(folds)]
-    choosers = []
-    if len(choices) > 1:
-        away = [(fold + folds // 2) % folds for fold in range(folds)]
-        choosers = [_Split(blocks, tested=other, held_out=(fold, other)) for fold, other in enumerate(away)]
+    fits = [_Split(blocks, (fold,)) for fold in range(folds)]
+    # Two blocks next to each other are no pair: the gaps around them would overlap.
+    pairs = [pair for pair in combinations(range(folds), 2) if pair[1] - pair[0] > 1]
+    inner = [_Split(blocks, pair) for pair in pairs] if len(choices) > 1 else []
     r2 = np.zeros((max_lag + 1, folds, max_rank + 1))
     chosen = np.full((max_lag + 1, folds), choices[0])
     for lag in range(max_lag + 1):
         blocks.align(lag)
-        for fold, chooser in enumerate(choosers):
-            chosen[lag, fold] = choices[int(np.argmax(chooser.explained(choices)))]
+        if inner:
+            chosen[lag] = choices[_explained_elsewhere(inner, folds, choices).argmax(axis=1)]
         for fold, fit in enumerate(fits):
             r2[lag, fold, 1:] = fit.r2_by_rank(chosen[lag, fold], max_rank)
     mean, error = r2.mean(axis=1), r2.std(axis=1, ddof=1) / np.sqrt(folds)
@@ -178,11 +179,11 @@ class _Blocks:
 
 
 class _Split:
-    """One training set (all blocks but those held out) and one block on which its fit is tested."""
+    """One training set: all blocks but one or two that are held out, on which its fit is tested."""
 
-    def __init__(self, blocks: _Blocks, tested: int, held_out: tuple[int, ...]) -> None:
-        self.blocks, self.tested, self.held_out = blocks, tested, list(held_out)
-        sums = blocks.all_xx - blocks.wide_xx[self.held_out].sum(axis=0)
+    def __init__(self, blocks: _Blocks, held_out: tuple[int, ...]) -> None:
+        self.blocks, self.held_out = blocks, held_out
+        sums = blocks.all_xx - blocks.wide_xx[list(held_out)].sum(axis=0)
         self.n = sums[-1, -1]
         self.x = sums[:-1, -1]
         self.x_mean = self.x / self.n
@@ -190,25 +191,27 @@ class _Split:
         self.scale = float(np.trace(S)) / len(S)
         variances, self.Q = largest_eigenvectors(S, len)
         self.variances = np.maximum(variances, 0.0)
-        test = blocks.xx[tested]
-        self.n_test = test[-1, -1]
-        self.test_xx = self.Q.T @ self._about_means(test[:-1, :-1], test[:-1, -1], self.x_mean) @ self.Q
+        inside = {tested: blocks.xx[tested] for tested in held_out}
+        self.test_xx = {
+            tested: self.Q.T @ self._about_means(tested, xx[:-1, :-1], xx[:-1, -1], self.x_mean) @ self.Q
+            for tested, xx in inside.items()
+        }
 
-    def _about_means(self, xz: Floats, z: Floats, z_mean: Floats) -> Floats:
-        """Σ x zᵀ of the tested block about the training means."""
-        x = self.blocks.xx[self.tested, :-1, -1] - self.n_test * self.x_mean
+    def _about_means(self, tested: int, xz: Floats, z: Floats, z_mean: Floats) -> Floats:
+        """Σ x zᵀ of a tested block about the training means."""
+        x = self.blocks.xx[tested, :-1, -1] - self.blocks.xx[tested, -1, -1] * self.x_mean
         return np.asarray(xz - np.outer(self.x_mean, z) - np.outer(x, z_mean))
 
-    def _cross(self) -> tuple[Floats, Floats, float]:
-        """Σ x yᵀ in training, in the basis Q; Σ x yᵀ and Σ y² in the test; all about the training means."""
-        blocks = self.blocks
-        sums = blocks.all_xy - blocks.wide_xy[self.held_out].sum(axis=0)
-        y, y_mean = sums[-1], sums[-1] / self.n
-        train = sums[:-1] - np.outer(self.x_mean, y)
-        inside = blocks.xy[self.tested]
-        test = self._about_means(inside[:-1], inside[-1], y_mean)
-        deviation = blocks.yy[self.tested] - 2 * y_mean @ inside[-1] + self.n_test * y_mean @ y_mean
-        return self.Q.T @ train, test, float(deviation)
+    def _trained(self) -> tuple[Floats, Floats]:
+        """Σ x yᵀ in training about the means, in the basis Q; the mean of y."""
+        sums = self.blocks.all_xy - self.blocks.wide_xy[list(self.held_out)].sum(axis=0)
+        y = sums[-1]
+        return self.Q.T @ (sums[:-1] - np.outer(self.x_mean, y)), y / self.n
+
+    def _tested(self, tested: int, y_mean: Floats) -> Floats:
+        """Σ x yᵀ of a tested block about the training means."""
+        inside = self.blocks.xy[tested]
+        return self._about_means(tested, inside[:-1], inside[-1], y_mean)
 
     def _shrinkage(self, ridge: Floats) -> Floats:
         """(XXᵀ + λ)⁻¹ in the basis Q; a source that is silent in training predicts nothing."""
@@ -216,28 +219,42 @@ class _Split:
             return np.zeros((*ridge.shape, len(self.variances)))
         return np.asarray(1 / (self.variances + self.scale * ridge[..., None]))
 
-    def explained(self, ridges: Floats) -> Floats:
-        """Reduction of the squared error in the test by the regression of full rank, for each ridge."""
-        C, test, _ = self._cross()
-        shrinkage = self._shrinkage(ridges)
-        hits = shrinkage @ np.einsum("ij,ij->i", C, self.Q.T @ test)
-        power = np.einsum("ri,ri->r", shrinkage @ (self.test_xx * (C @ C.T)), shrinkage)
-        return np.asarray(2 * hits - power)
+    def explained(self, ridges: Floats) -> list[Floats]:
+        """Reduction of the squared error by the regression of full rank, by tested block and by ridge."""
+        C, y_mean = self._trained()
+        shrinkage, CC = self._shrinkage(ridges), C @ C.T
+        found = []
+        for tested in self.held_out:
+            hits = shrinkage @ np.einsum("ij,ij->i", C, self.Q.T @ self._tested(tested, y_mean))
+            power = np.einsum("ri,ri->r", shrinkage @ (self.test_xx[tested] * CC), shrinkage)
+            found.append(np.asarray(2 * hits - power))
+        return found
 
     def r2_by_rank(self, ridge: float, max_rank: int) -> Floats:
-        """R² in the test at ranks 1 … max_rank."""
-        C, test, deviation = self._cross()
+        """R² in the one tested block at ranks 1 … max_rank."""
+        [tested] = self.held_out
+        blocks, (C, y_mean) = self.blocks, self._trained()
+        test, y, n = self._tested(tested, y_mean), blocks.xy[tested, -1], blocks.xx[tested, -1, -1]
+        deviation = float(blocks.yy[tested] - 2 * y_mean @ y + n * y_mean @ y_mean)
         if not deviation > 0:
-            raise ValueError(
-                f"the target does not vary in block {self.tested + 1} of {len(self.blocks.blocks)}"
-            )
+            raise ValueError(f"the target does not vary in block {tested + 1} of {len(blocks.blocks)}")
         shrinkage = self._shrinkage(np.asarray(ridge))
         W = np.sqrt(shrinkage)[:, None] * C
         _, V = largest_eigenvectors(np.asfortranarray(W.T @ W), lambda _: max_rank)
         P = shrinkage[:, None] * (C @ V)
         hits = np.einsum("ij,ij->j", self.Q @ P, test @ V)
-        power = np.einsum("ij,ij->j", P, self.test_xx @ P)
+        power = np.einsum("ij,ij->j", P, self.test_xx[tested] @ P)
         return np.asarray(np.cumsum(2 * hits - power) / deviation)
+
+
+def _explained_elsewhere(inner: list[_Split], folds: int, ridges: Floats) -> Floats:
+    """Add up, by block and by ridge, how much of the others is explained by fits that lack both."""
+    explained = np.zeros((folds, len(ridges)))
+    for split in inner:
+        (first, second), (of_first, of_second) = split.held_out, split.explained(ridges)
+        explained[first] += of_second
+        explained[second] += of_first
+    return explained
 
 
 def _centred(values: ArrayLike, name: str) -> Floats:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -78,16 +80,49 @@ def zscore(F: ArrayLike, threshold: float = 0.0, *, overwrite: bool = False) -> 
     Z: Floats = matrix if overwrite and reusable else np.empty((n_rois, n_frames))
     kept: list[int] = []
     dropped: list[tuple[int, Reason]] = []
-    rows_at_a_time = max(BLOCK_VALUES // max(n_frames, 1), 1)
-    for start in range(0, n_rois, rows_at_a_time):
-        block = np.array(matrix[start : start + rows_at_a_time], dtype=np.float64, order="C")
-        reasons = _normalize(block, threshold)
+    for start, block, reasons in _normalized_blocks(matrix, threshold):
         good = [row for row, reason in enumerate(reasons) if reason is None]
         # Kept rows move up behind one another: never past the rows still to be read, even inside F.
         Z[len(kept) : len(kept) + len(good)] = block if len(good) == len(block) else block[good]
         kept += [start + row for row in good]
         dropped += [(start + row, reason) for row, reason in enumerate(reasons) if reason is not None]
     return Normalized(Z[: len(kept)], np.array(kept, dtype=np.int64), tuple(dropped))
+
+
+def unusable(F: ArrayLike) -> dict[int, Reason]:
+    """Say which traces `zscore` would drop, a block of rows at a time, without a normalised copy of the rest.
+
+    Parameters
+    ----------
+    F : (N, T) array_like of real numbers
+        One trace per row.
+
+    Returns
+    -------
+    dict of int to Reason
+        Rows, ascending.
+
+    Raises
+    ------
+    ValueError
+        If ``F`` is not a real 2-D array.
+    """
+    return {
+        start + row: reason
+        for start, _, reasons in _normalized_blocks(real_matrix(F, "F"), 0.0)
+        for row, reason in enumerate(reasons)
+        if reason is not None
+    }
+
+
+def _normalized_blocks(
+    matrix: NDArray[Any], threshold: float
+) -> Iterator[tuple[int, Floats, list[Reason | None]]]:
+    """Normalise copies of some rows at a time; give the first one's number, them, and what is wrong."""
+    rows_at_a_time = max(BLOCK_VALUES // max(matrix.shape[1], 1), 1)
+    for start in range(0, len(matrix), rows_at_a_time):
+        block = np.array(matrix[start : start + rows_at_a_time], dtype=np.float64, order="C")
+        yield start, block, _normalize(block, threshold)
 
 
 def _normalize(block: Floats, threshold: float) -> list[Reason | None]:

@@ -156,17 +156,19 @@ def shared_variance(
         raise ValueError(f"the halves must be equally long, not {first.shape[1]} and {second.shape[1]} bins")
     train = training_bins(first.shape[1], block)
     with np.errstate(invalid="ignore", over="ignore"):
-        train1, test1 = _split(first, train, zscored)
-        train2, test2 = _split(second, train, zscored)
-        C = train1 @ train2.T
-        variance = float(np.einsum("ij,ij->", test1, test1) + np.einsum("ij,ij->", test2, test2)) / 2
-    del train1, train2
-    if not (np.isfinite(C).all() and np.isfinite(variance)):
-        raise ValueError("traces must be finite: they hold NaN, infinity or numbers too large to multiply")
+        train1, train2 = _centred(first, train), _centred(second, train)
+        gain1, gain2 = (_gain(first, train1), _gain(second, train2)) if zscored else (None, None)
+        C = _scaled(train1, gain1) @ _scaled(train2, gain2).T
+    del train1, train2  # before the test bins are copied: never are both in memory
+    _require_finite(C)
     U, s, Vt = svd(C, full_matrices=False, overwrite_a=True, check_finite=False, lapack_driver="gesdd")
     # Directions below the rank are arbitrary: nothing in the data chose them.
     rank = int(np.count_nonzero(s > s[0] * max(C.shape) * np.finfo(np.float64).eps))
     m = min(rank, max_components, int(train.sum()) - 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        test1, test2 = _scaled(_centred(first, ~train), gain1), _scaled(_centred(second, ~train), gain2)
+        variance = float(np.einsum("ij,ij->", test1, test1) + np.einsum("ij,ij->", test2, test2)) / 2
+    _require_finite(variance)
     s1, s2 = U[:, :m].T @ test1, Vt[:m] @ test2
     return SharedVariance(
         shared=np.einsum("ij,ij->i", s1, s2),
@@ -177,19 +179,27 @@ def shared_variance(
     )
 
 
-def _split(F: NDArray[np.generic], train: NDArray[np.bool_], zscored: bool) -> tuple[Floats, Floats]:
-    """Copy the training and the test bins of traces, each centred at their own mean."""
-    training, test = _centred(F[:, train]), _centred(F[:, ~train])
-    if zscored:
-        sd = np.sqrt(np.einsum("ij,ij->i", training, training) / training.shape[1])
-        silent = sd <= CONSTANT_TOLERANCE * np.abs(F).max(axis=1)
-        gain = np.where(silent, 0.0, 1 / np.where(silent, 1.0, sd))[:, None]
-        training *= gain
-        test *= gain
-    return training, test
-
-
-def _centred(F: NDArray[np.generic]) -> Floats:
-    centred = F.astype(np.float64)
+def _centred(F: NDArray[np.generic], bins: NDArray[np.bool_]) -> Floats:
+    """Copy some bins of traces, centred at their own mean."""
+    centred = F[:, bins].astype(np.float64, copy=False)
     centred -= centred.mean(axis=1)[:, None]
     return centred
+
+
+def _gain(F: NDArray[np.generic], training: Floats) -> Floats:
+    """Find what gives every ROI a standard deviation of 1 in training; 0 for one that is constant there."""
+    sd = np.sqrt(np.einsum("ij,ij->i", training, training) / training.shape[1])
+    silent = sd <= CONSTANT_TOLERANCE * np.maximum(np.abs(F.max(axis=1)), np.abs(F.min(axis=1)))
+    return np.where(silent, 0.0, 1 / np.where(silent, 1.0, sd))[:, None]
+
+
+def _scaled(centred: Floats, gain: Floats | None) -> Floats:
+    """Multiply in place."""
+    if gain is not None:
+        centred *= gain
+    return centred
+
+
+def _require_finite(values: ArrayLike) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError("traces must be finite: they hold NaN, infinity or numbers too large to multiply")

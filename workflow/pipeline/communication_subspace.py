@@ -12,7 +12,7 @@ import numpy as np
 from workflow.analysis import communication_subspace as analysis
 from workflow.pipeline import exp2, img, lab
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
-from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS
+from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
 from workflow.pipeline.drawn import draw, fetch_drawn, good_rois
 from workflow.pipeline.epochs import area_keys
 from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, at_most, problems
@@ -52,6 +52,7 @@ class CommunicationSubspaceParams(CheckedLookup):
     def check(row: Row) -> str:
         """Require ranks that the ROIs allow, and enough blocks to fit, choose and test on."""
         return problems(
+            check_choice(row),
             at_least(row, "time_bin", 0),
             at_least(row, "n_rois", 1),
             at_least(row, "max_rank", 1),
@@ -241,7 +242,7 @@ def _side(
 def _shortfall(source: Prepared, target: Prepared, inputs: _Inputs) -> str:
     params, bins = inputs.params, max(source.n_frames, target.n_frames)
     needed = analysis.shortest(params["max_lag"], params["folds"], params["gap"])
-    if bins < needed:
+    if source.n_given + target.n_given and bins < needed:
         return f"too short: {bins} time bin(s), needs {needed}"
     if min(source.n_rois, target.n_rois) < params["max_rank"]:
         return (

@@ -11,6 +11,7 @@ import datajoint as dj
 import numpy as np
 
 from workflow.analysis.arrays import Floats
+from workflow.pipeline.traces import as_array
 
 #: Length of the column ``skip_reason``.
 LONGEST_REASON = 255
@@ -70,9 +71,13 @@ def fetch_components(table: Any, key: Mapping[str, Any], at_most: int | None = N
     V = np.empty((len(rows), parent["n_frames"]))
     for number, row in enumerate(rows):
         V[number] = _vector(row, parent["n_frames"], f"time_course of component {number} of {where}")
-    s = np.asarray(parent["singular_values"], dtype=np.float64)
-    if s.ndim != 1 or len(s) < len(V):
-        raise dj.DataJointError(f"singular_values of {where}: not a vector of at least {len(V)} numbers")
+    s = as_array(parent["singular_values"])
+    if s.dtype.kind != "f" or s.ndim != 1 or len(s) < len(V):
+        raise dj.DataJointError(
+            f"singular_values of {where}: not a vector of at least {len(V)} numbers "
+            f"(found {s.dtype}, shape {s.shape})"
+        )
+    s = s.astype(np.float64)
     hashed = hashlib.blake2b(f"{columns!r} {V.shape}".encode(), digest_size=16)
     hashed.update(s.data)
     hashed.update(V.data)
@@ -80,7 +85,7 @@ def fetch_components(table: Any, key: Mapping[str, Any], at_most: int | None = N
 
 
 def _vector(value: Any, length: int, name: str) -> np.ndarray[Any, Any]:
-    values = np.asarray(value)
+    values = as_array(value)
     if values.dtype.kind != "f" or values.shape != (length,):
         raise dj.DataJointError(
             f"{name}: not a vector of {length} numbers (found {values.dtype}, shape {values.shape})"

@@ -9,6 +9,8 @@ import datajoint as dj
 import numpy as np
 from datajoint.blob import pack
 
+from workflow.pipeline.traces import unasked
+
 Key = dict[str, Any]
 
 #: Rows that go into one INSERT statement, in bytes.
@@ -39,6 +41,14 @@ class ThreeSteps:
 
     #: The commit that is running, for the column ``code_commit``.
     code_commit: ClassVar[str] = ""
+
+    @property
+    def hint(self: Any) -> str:
+        """Why nothing has ever been due, where that is an oversight; empty if it is not."""
+        if self.keys(limit=1):
+            return ""
+        params = [table for table in self.parents(as_objects=True) if "activity" in table.heading.names]
+        return "; ".join(filter(None, map(unasked, params)))
 
     def read(self, key: Key) -> Inputs:
         """Fetch everything that the computation needs."""

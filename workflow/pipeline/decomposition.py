@@ -10,7 +10,8 @@ import numpy as np
 from workflow.analysis.binning import frames_per_bin
 from workflow.analysis.svd import SVD, population_svd
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
-from workflow.pipeline.parameters import Row, at_least, problems
+from workflow.pipeline.memory import Sized, decomposition_values
+from workflow.pipeline.parameters import Row, at_least, one_of, problems
 from workflow.pipeline.prepared import Prepared, prepare, shortfall
 from workflow.pipeline.seeds import seed_for
 from workflow.pipeline.traces import Activity, fetch_activity
@@ -101,9 +102,17 @@ class Result:
     svd: SVD | None = None
 
 
+def check_choice(row: Row) -> str:
+    """Require kinds of activity and of recording that exist: a server's own refusal names no remedy."""
+    return problems(
+        one_of(row, "activity", "dff", "spikes"),
+        one_of(row, "recording", "mesoscope", "other"),
+    )
+
+
 def check_preparation(row: Row) -> str:
-    """Require a time bin and a threshold that are numbers, not negative."""
-    return problems(at_least(row, "time_bin", 0), at_least(row, "threshold", 0))
+    """Require traces that exist, and a time bin and a threshold that are numbers, not negative."""
+    return problems(check_choice(row), at_least(row, "time_bin", 0), at_least(row, "threshold", 0))
 
 
 def fetch_inputs(key: Key, lookup: Any) -> Inputs:
@@ -124,7 +133,7 @@ def size_columns(prepared: Prepared, skip_reason: str) -> dict[str, Any]:
     }
 
 
-class Decomposition(ThreeSteps):
+class Decomposition(Sized, ThreeSteps):
     """Mixin for Computed tables that hold one decomposition per key.
 
     Their parts are called ROI, Component and UnusedROI, and ``params`` is their Lookup table, which begins
@@ -133,6 +142,7 @@ class Decomposition(ThreeSteps):
     """
 
     params: ClassVar[Any]
+    held_values = staticmethod(decomposition_values)
 
     def read(self, key: Key) -> Inputs:
         """Fetch the traces and the parameters."""
@@ -160,7 +170,7 @@ def too_small(activity: Activity, params: Row, min_rois: int, min_frames: int) -
     if n_rois >= min_rois and n_bins >= min_frames:
         return {}
     return {
-        "skip_reason": shortfall(n_rois, n_bins, min_rois, min_frames),
+        "skip_reason": shortfall(n_rois, n_bins, min_rois, min_frames, n_given=n_rois),
         "n_rois": n_rois,
         "n_frames": n_bins,
         "frame_rate": activity.frame_rate,

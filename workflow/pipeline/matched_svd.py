@@ -27,6 +27,7 @@ from workflow.pipeline.decomposition import (
     too_small,
 )
 from workflow.pipeline.epochs import area_keys
+from workflow.pipeline.memory import Sized
 from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, problems
 from workflow.pipeline.prepared import prepare
 
@@ -83,6 +84,7 @@ class MatchedAreaSVD(Decomposition, dj.Computed):
     {RESULT_COLUMNS}
     """
     params = MatchedAreaSVDParams
+    held_values = staticmethod(Sized.held_values)  # the part that is decomposed is small
 
     class ROI(dj.Part):
         """The weights of one ROI that was drawn."""

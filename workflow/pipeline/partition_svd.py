@@ -24,8 +24,9 @@ from workflow.pipeline.decomposition import (
     store_parts,
 )
 from workflow.pipeline.epochs import with_traces
+from workflow.pipeline.memory import Sized, decomposition_values
 from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, one_of, problems
-from workflow.pipeline.prepared import prepare
+from workflow.pipeline.prepared import prepare, shortfall
 from workflow.pipeline.traces import Activity
 
 schema = dj.Schema()
@@ -73,7 +74,7 @@ class _Result:
 
 
 @schema
-class PartitionSVD(ThreeSteps, dj.Computed):
+class PartitionSVD(Sized, ThreeSteps, dj.Computed):
     """Z = U S Vᵀ of all good ROIs in consecutive blocks of one epoch, normalised within each block."""
 
     definition = f"""
@@ -85,6 +86,8 @@ class PartitionSVD(ThreeSteps, dj.Computed):
     n_partitions : int16  # blocks of full length
     code_commit="" : varchar(40)  # commit that computed this row
     """
+
+    held_values = staticmethod(decomposition_values)
 
     class Partition(dj.Part):
         """One block."""
@@ -157,7 +160,7 @@ class PartitionSVD(ThreeSteps, dj.Computed):
         )
         results = [_decompose_block(activity.between(b.start * c, b.stop * c), params) for b in blocks]
         columns = {
-            "skip_reason": _skip_reason(results, n_bins),
+            "skip_reason": _skip_reason(results, n_rois, n_bins),
             "n_rois": n_rois,
             "n_frames": n_bins,
             "frame_rate": activity.frame_rate,
@@ -180,8 +183,10 @@ def _decompose_block(activity: Activity, params: Row) -> Result:
     return decompose(prepared, prepared.shortfall(MIN_ROIS, MIN_FRAMES), params["n_components"])
 
 
-def _skip_reason(blocks: list[Result], n_bins: int) -> str:
+def _skip_reason(blocks: list[Result], n_rois: int, n_bins: int) -> str:
     """Say why the epoch has no result at all."""
+    if not n_rois:
+        return shortfall(0, 0, MIN_ROIS, MIN_FRAMES, n_given=0)
     if not blocks:
         return f"too short: {n_bins} time bin(s), not one block of full length"
     reasons = [str(block.columns["skip_reason"]) for block in blocks]

@@ -44,18 +44,26 @@ class Prepared:
         """Time bins, T."""
         return int(self.Z.shape[1])
 
+    @property
+    def n_given(self) -> int:
+        """ROIs that there were traces of, whether they can be used or not."""
+        return len(self.keys) + len(self.unused)
+
     def take(self, rows: Indices) -> Prepared:
         """Only some of the ROIs, in a matrix of their own."""
         return replace(self, Z=self.Z[rows], keys=[self.keys[row] for row in rows])
 
     def shortfall(self, min_rois: int, min_frames: int) -> str:
         """Say why there is too little to compute anything, in words for ``skip_reason``; ``""`` if not."""
-        return shortfall(self.n_rois, self.n_frames, min_rois, min_frames)
+        return shortfall(self.n_rois, self.n_frames, min_rois, min_frames, n_given=self.n_given)
 
 
-def shortfall(n_rois: int, n_frames: int, min_rois: int, min_frames: int) -> str:
-    """Say why so many ROIs and time bins are too few, in words for ``skip_reason``, or else nothing."""
-    if n_frames < min_frames:
+def shortfall(n_rois: int, n_frames: int, min_rois: int, min_frames: int, *, n_given: int) -> str:
+    """Say why so many ROIs and time bins are too few, in words for ``skip_reason``, or else nothing.
+
+    Of ``n_given`` ROIs there were traces. Without any, it is not known how long the epoch is.
+    """
+    if n_given and n_frames < min_frames:
         return f"too short: {n_frames} time bin(s), needs {min_frames}"
     if n_rois < min_rois:
         return f"too few usable ROIs: {n_rois}, needs {min_rois}"
@@ -89,7 +97,11 @@ def prepare(
         normalized = zscore(activity.F, threshold, overwrite=overwrite)
     else:
         binned, _ = bin_frames(activity.F, time_bin, activity.frame_rate)
+        if overwrite:
+            activity.forget()
         normalized = zscore(binned, threshold, overwrite=True)
+    if overwrite:
+        activity.forget()
     return Prepared(
         Z=normalized.Z,
         keys=[activity.keys[row] for row in normalized.kept],

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from workflow.analysis import shared_variance as svca
 from workflow.analysis.arrays import Floats
-from workflow.analysis.binning import bin_frames
-from workflow.analysis.normalization import zscore
+from workflow.analysis.binning import bin_frames, frames_per_bin
+from workflow.analysis.normalization import unusable
 from workflow.pipeline import exp2, img
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
-from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS
+from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
 from workflow.pipeline.epochs import with_traces
-from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, below, problems
+from workflow.pipeline.memory import Sized
+from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, below, one_of, problems
 from workflow.pipeline.seeds import seed_for
-from workflow.pipeline.traces import Activity, fetch_activity
+from workflow.pipeline.traces import Activity, Traces, fetch_activity
 
 schema = dj.Schema()
 
@@ -54,7 +55,9 @@ class SharedVarianceParams(CheckedLookup):
     def check(row: Row) -> str:
         """Require a split that leaves ROIs in the squares, and blocks that are not empty."""
         return problems(
+            check_choice(row),
             at_least(row, "time_bin", 0),
+            one_of(row, "normalization", "centred", "zscored"),
             above(row, "tile", 0),
             at_least(row, "guard", 0),
             below(row, "guard", "tile"),
@@ -87,7 +90,7 @@ class _Result:
 
 
 @schema
-class SharedVariance(ThreeSteps, dj.Computed):
+class SharedVariance(Sized, ThreeSteps, dj.Computed):
     """What two halves of the population of one epoch share, component by component."""
 
     definition = f"""
@@ -141,6 +144,11 @@ class SharedVariance(ThreeSteps, dj.Computed):
         """Epochs of included animals with traces, each with the parameters of its recording."""
         return with_traces(SharedVarianceParams())
 
+    @staticmethod
+    def held_values(n_rois: int, n_frames: int) -> int:
+        """Traces and the two halves; the decomposition of their covariance."""
+        return 2 * n_rois * n_frames + 2 * n_rois**2
+
     def read(self, key: Key) -> _Inputs:
         """Fetch the traces, the centroids and the parameters."""
         params = (SharedVarianceParams() & key).fetch1()
@@ -158,25 +166,31 @@ class SharedVariance(ThreeSteps, dj.Computed):
     def compute(self, inputs: _Inputs) -> _Result:
         """Bin, split and measure."""
         activity, params = inputs.activity, inputs.params
-        binned, bin_width = bin_frames(activity.F, params["time_bin"], activity.frame_rate)
-        halves, unused = _split(inputs, {row: str(reason) for row, reason in zscore(binned).dropped})
+        c = frames_per_bin(params["time_bin"], activity.frame_rate)
+        binned: Traces = activity.F  # in the precision of the database, where nothing is averaged
+        if c > 1:
+            binned, _ = bin_frames(activity.F, params["time_bin"], activity.frame_rate)
+        activity.forget()  # the name `binned` is what still holds them
+        halves, unused = _split(inputs, {row: str(reason) for row, reason in unusable(binned).items()})
         first, second = np.flatnonzero(halves == svca.FIRST), np.flatnonzero(halves == svca.SECOND)
         columns = {
             "n_rois": first.size + second.size,
             "n_frames": binned.shape[1],
             "frame_rate": activity.frame_rate,
-            "bin_width": bin_width,
+            "bin_width": c / activity.frame_rate,
             "n_first": first.size,
             "n_second": second.size,
             "n_gap": sum(reason == IN_GAP for reason in unused.values()),
             "seed": inputs.seed,
         }
-        columns["skip_reason"] = _shortfall(columns, params)
+        columns["skip_reason"] = _shortfall(columns, params, n_given=len(activity.keys))
         shared = None
         if not columns["skip_reason"]:
+            F1, F2 = binned[first], binned[second]
+            del binned
             shared = svca.shared_variance(
-                binned[first],
-                binned[second],
+                F1,
+                F2,
                 block=params["block"],
                 max_components=params["max_components"],
                 zscored=params["normalization"] == "zscored",
@@ -220,9 +234,9 @@ def _split(inputs: _Inputs, unusable: dict[int, str]) -> tuple[NDArray[np.int8],
     return halves, unused | {int(row): IN_GAP for row in usable[board == svca.GUARD]}
 
 
-def _shortfall(columns: dict[str, Any], params: dict[str, Any]) -> str:
+def _shortfall(columns: dict[str, Any], params: dict[str, Any], n_given: int) -> str:
     bins, needed = columns["n_frames"], 2 * params["block"]
-    if bins < needed:
+    if n_given and bins < needed:
         return f"too short: {bins} time bin(s), needs {needed} (a training and a test block)"
     if min(columns["n_first"], columns["n_second"]) < MIN_ROIS:
         sizes = f"{columns['n_first']} and {columns['n_second']} in the two halves"

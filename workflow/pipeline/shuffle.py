@@ -24,6 +24,7 @@ from workflow.pipeline.decomposition import (
     too_small,
 )
 from workflow.pipeline.epochs import area_keys
+from workflow.pipeline.memory import Sized
 from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, problems
 from workflow.pipeline.prepared import prepare
 
@@ -66,7 +67,7 @@ class _Result:
 
 
 @schema
-class AreaShuffle(ThreeSteps, dj.Computed):
+class AreaShuffle(Sized, ThreeSteps, dj.Computed):
     """Singular values of random subsets, all of one size, of the good ROIs of one area in one epoch."""
 
     definition = f"""
@@ -101,6 +102,11 @@ class AreaShuffle(ThreeSteps, dj.Computed):
     def key_source(self) -> Any:
         """Epochs of included animals and the areas that have good ROIs with traces in them."""
         return area_keys(AreaShuffleParams())
+
+    @staticmethod
+    def held_values(n_rois: int, n_frames: int) -> int:
+        """Traces, and their Gram matrix."""
+        return 2 * n_rois * n_frames + n_rois**2
 
     def read(self, key: Key) -> Inputs:
         """Fetch the traces and the parameters."""

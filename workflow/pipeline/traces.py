@@ -59,6 +59,11 @@ class Activity:
         """One row per ROI, one column per frame, in the precision of the database."""
         return self._given(self.keys) if callable(self._given) else self._given
 
+    def forget(self) -> None:
+        """Free the traces; whoever uses them again has them fetched again."""
+        _ = self.n_frames
+        vars(self).pop("F", None)
+
     @cached_property
     def n_frames(self) -> int:
         """How many frames there are; until all traces are used, the first one tells."""
@@ -85,6 +90,22 @@ def trace_tables() -> dict[str, tuple[Any, str]]:
     """Trace tables that this database has: activity -> (table, attribute)."""
     known = {"dff": (img.ROIdeltaF, "dff_trace"), "spikes": (img.ROISpikes, "spikes_trace")}
     return {name: entry for name, entry in known.items() if entry[0] is not None}
+
+
+def unasked(params: Any) -> str:
+    """Say that there are traces, but none of a kind that a row of parameters asks for; else nothing.
+
+    Parameters
+    ----------
+    params : datajoint.Table
+        Must have the attribute ``activity``.
+    """
+    known = trace_tables()
+    found = {name for name, (table, _) in known.items() if table().keys(limit=1)}
+    if not found or found & set(params.to_arrays("activity").tolist()):
+        return ""
+    choices = " or ".join(f"'{name}'" for name in sorted(found))
+    return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
 
 
 def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
@@ -162,9 +183,17 @@ def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
     return F.astype(np.result_type(F.dtype, trace.dtype), copy=False)
 
 
+def as_array(value: Any) -> NDArray[Any]:
+    """See whatever a blob held as an array: of objects, where NumPy would refuse it without saying which."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.asarray(value, dtype=object)
+
+
 def vector(trace: Any, key: Key, attribute: str) -> Traces:
     """Check one trace as it is stored; raises a DataJointError that names the ROI."""
-    values = np.asarray(trace)
+    values = as_array(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(
             f"{attribute} of ROI {key} is not a vector of numbers "

@@ -198,9 +198,9 @@ def staffing(tables: Sequence[Any], wanted: int | None) -> tuple[int, int]:
     """
     cores = machine.cores()
     processes = wanted or cores
-    need = max((int(getattr(table, "worker_memory", 0)) for table in tables), default=0)
-    if wanted is None and need:
-        processes = max(1, min(processes, machine.free_memory() // need))
+    if wanted is None:  # only then are the tables asked, who may ask the database
+        need = max((int(getattr(table, "worker_memory", 0)) for table in tables), default=0)
+        processes = max(1, min(processes, machine.free_memory() // need)) if need else processes
     return processes, max(1, cores // processes)
 
 
@@ -209,7 +209,7 @@ class _Recruiter:
 
     def __init__(self, summary: Summary, crew: int, threads: int, image: str) -> None:
         self._summary, self._crew, self._threads, self._image = summary, crew, threads, image
-        self._place = machine.place()
+        self._place, self._software = machine.place(), machine.software()
 
     def row(self, worker: int, number: int, pid: int) -> dict[str, Any]:
         """A row of the ledger."""
@@ -223,6 +223,7 @@ class _Recruiter:
             "place": self._place,
             "pid_started": machine.started(pid),
             "image": self._image,
+            "software": self._software,
         }
 
     def recruit(self, ask: Callable[..., None], number: int) -> tuple[ledger.Hand, Contract]:

@@ -51,6 +51,7 @@ class Worker(dj.Manual):
     place="" : varchar(128)  # the process table that pid belongs to
     pid_started=0 : int64  # ticks
     image="" : varchar(255)  # what the container was made of
+    software="" : varchar(255)  # versions of workflow, Python, DataJoint, NumPy and SciPy
     started=CURRENT_TIMESTAMP(3) : datetime(3)
     heartbeat=CURRENT_TIMESTAMP(3) : datetime(3)
     ended=null : datetime(3)
@@ -111,8 +112,8 @@ def _row(summary: Summary) -> dict[str, str]:
 
 
 def hired(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Record new processes."""
-    Worker.insert(rows, skip_duplicates=True)
+    """Record new processes; a ledger that an earlier commit declared may lack a column."""
+    Worker.insert(rows, skip_duplicates=True, ignore_extra_fields=True)
 
 
 def beat(connection: Any, crew: int, hands: Iterable[Hand]) -> bool:

@@ -1,11 +1,15 @@
-"""What this machine has: cores, memory, the processes on it."""
+"""What this machine has: cores, memory, software, the processes on it."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
+from importlib.metadata import version
 from pathlib import Path
+
+from workflow import __version__
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
@@ -51,6 +55,12 @@ def free_memory() -> int:
         if most and used and most[0] != "max":
             free = min(free, int(most[0]) - int(used[0]))
     return max(0, free)
+
+
+def software() -> str:
+    """Name the versions of whatever results depend on besides the commit."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("datajoint", "numpy", "scipy"))
+    return f"workflow {__version__}, python {platform.python_version()}, {packages}"
 
 
 def oom_kills() -> int:
