@@ -120,7 +120,7 @@ class Fleet:
             "-e",
             json.dumps(given),
         ]
-        self.nodes.append(ControlNode(words, self.project.folder, ANSIBLE_FORKS="12", **(environment or {})))
+        self.nodes.append(ControlNode(words, self.project.folder, **(environment or {})))
         return self.nodes[-1]
 
     def go(self, name: str) -> None:
