@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 from booted import Booted
+from clocks import wrong_clock
 from control_node import ControlNode
 from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
-from ec2_support import emulator, until
+from ec2_support import describe, emulator, until
 from project import Project
 from toy_round import toy_repository
 
@@ -51,19 +52,6 @@ FAULTS = [
     {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
 ]
 ROUNDS = "/var/lib/datajoint-round/rounds/current"
-
-#: Read by every Python of a control node that finds it: its clock is wrong.
-SLOW_CLOCK = """
-import datetime, time
-seconds, real = time.time, datetime.datetime
-time.time = lambda: seconds() - 7200
-def now(cls, tz=None):
-    return cls.fromtimestamp(time.time(), tz)
-def utcnow(cls):
-    return now(cls, datetime.timezone.utc).replace(tzinfo=None)
-slow = {"now": classmethod(now), "utcnow": classmethod(utcnow)}
-datetime.datetime = type("datetime.datetime", (real,), slow)  # its name is part of what repr() says
-"""
 
 
 class Fleet:
@@ -237,14 +225,13 @@ def test_a_control_node_that_is_killed_during_a_build(fleet: Fleet, verdicts: di
 def test_a_control_node_whose_clock_is_two_hours_slow(
     fleet: Fleet, verdicts: dict[str, str], tmp_path: Path
 ) -> None:
-    """The deadline of the machine is the machine's own; the round succeeds."""
+    """The deadline of the machine is the machine's own, a sweep's is the API's; the round succeeds."""
     assert verdicts
     fleet.cloud.order()
-    (tmp_path / "sitecustomize.py").write_text(SLOW_CLOCK)
     began = time.time()
     node = fleet.round(
         "good",
-        {"PYTHONPATH": str(tmp_path)},
+        wrong_clock(tmp_path, -2),
         instance_deadline_hours=1,
         **HOURS | {"workflow_run_limit_hours": 0.5},
     )
@@ -254,6 +241,8 @@ def test_a_control_node_whose_clock_is_two_hours_slow(
     [calendar] = re.findall(r"OnCalendar=(\S+ \S+) UTC", shown)
     deadline = datetime.fromisoformat(calendar).replace(tzinfo=UTC).timestamp()
     assert began < deadline - 3600 < time.time(), "an hour from now by the machine's clock"
+    tags = {tag["Key"]: tag["Value"] for tag in describe(fleet.cloud.ec2, IDS["good"])["Tags"]}
+    assert began + 3599 < datetime.fromisoformat(tags["round_deadline"]).timestamp() < deadline
     fleet.go("good")
     assert node.end() == 0, node.output[-3000:]
     assert "good: succeeded" in node.output, "the verdict of --limit good,localhost"
