@@ -48,9 +48,11 @@ WORKERS: dict[str, dict[str, Any]] = {
 IDS = {name: f"i-0000000000000f{number:03x}" for number, name in enumerate(WORKERS)}
 FAULTS = [
     {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
+    {"action": "StopInstances", "access_key": "clone", "code": "UnauthorizedOperation", "times": 99},
     {"machine": "full_disk", "instance": IDS["full"]},
     {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
 ]
+LASTING = FAULTS[1], FAULTS[-1]
 ROUNDS = "/var/lib/datajoint-round/rounds/current"
 
 
@@ -152,7 +154,7 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     for name in ("good", "engine", "expired"):
         node.says(f"{name} | at work")
     fleet.cloud.order(
-        FAULTS[-1],
+        *LASTING,
         {"machine": "no_network", "instance": IDS["good"], "seconds": 4},
         {"access_key": "expired", "code": "RequestExpired", "times": 999},
     )
@@ -165,7 +167,14 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     status = node.end()
     (fleet.home / "output").write_text(node.output)
     verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
-    found = {"status": str(status), "end": verdict.partition("TASK [")[2], "output": node.output}
+    left = fleet.machines["clone"].state()
+    fleet.machines["clone"].api.stop_instances(InstanceIds=[IDS["clone"]])
+    found = {
+        "status": str(status),
+        "left": left,
+        "end": verdict.partition("TASK [")[2],
+        "output": node.output,
+    }
     places = sorted((verdict.find(f"{name}: "), name) for name in WORKERS)
     assert places[0][0] >= 0, node.output[-6000:]
     for (place, name), (after, _) in zip(places, [*places[1:], (None, "")], strict=True):
@@ -174,6 +183,10 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
 
 
 def test_every_instance_is_stopped(fleet: Fleet, verdicts: dict[str, str]) -> None:
+    """But for one whose stop was refused, and whose verdict says so besides why its round failed."""
+    assert verdicts["left"] == "running"
+    assert "these credentials may not do that" in verdicts["clone"]
+    assert "IT MAY STILL BE RUNNING AND COST MONEY" in verdicts["clone"]
     assert fleet.states() == {"stopped"}, verdicts["output"][-6000:]
 
 
