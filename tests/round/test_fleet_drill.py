@@ -1,10 +1,11 @@
 """The stop drill of a fleet: in one round every worker meets another misfortune.
 
-All but one fail; none keeps another from its work, and each is stopped in the end. Proven here: populate
-succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails; build fails; the disk
-is full; the Docker daemon dies; credentials expire while the run is followed; capacity never comes; the
-deadline passes during a build, with a control node and, killed, without one; a control node's clock is two
-hours slow. `test_stop_drill.py` names the rest.
+All but one fail; none keeps another from its work (one answers only after others have begun theirs), and each
+is stopped in the end. Proven here: populate succeeds, though SSH drops and returns and the instance hangs in
+stopping; clone fails, and the stop after it; build fails; the disk is full; the Docker daemon dies;
+credentials expire while the run is followed; capacity never comes; the deadline passes during a build, with
+a control node and, killed, without one; a control node's clock is two hours slow. `test_stop_drill.py` names
+the rest.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HOURS = {
 WORKERS: dict[str, dict[str, Any]] = {
     "good": {},
     "clone": {"workflow_source_ship": False},
-    "build": {"workflow_source_version": "broken"},
+    "build": {"workflow_source_version": "broken", "round_connect_timeout": 900},
     "late": {"workflow_source_version": "endless", "instance_deadline_hours": 0.025, **HOURS},
     "full": {},
     "engine": {},
@@ -50,6 +51,7 @@ FAULTS = [
     {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
     {"action": "StopInstances", "access_key": "clone", "code": "UnauthorizedOperation", "times": 99},
     {"machine": "full_disk", "instance": IDS["full"]},
+    {"machine": "no_ssh", "instance": IDS["build"]},
     {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
 ]
 LASTING = FAULTS[1], FAULTS[-1]
@@ -153,6 +155,10 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     node = fleet.round()
     for name in ("good", "engine", "expired"):
         node.says(f"{name} | at work")
+    assert fleet.machines["build"].run("rm", "/etc/ssh/sshd_not_to_be_run") == "", (
+        "it has not answered so far"
+    )
+    fleet.machines["build"].run("systemctl", "start", "ssh.service")
     fleet.cloud.order(
         *LASTING,
         {"machine": "no_network", "instance": IDS["good"], "seconds": 4},
