@@ -1,32 +1,26 @@
-"""Clocks that are wrong."""
+"""Control nodes whose clock is wrong, and remains so in every Python that they start."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
-
-#: For every Python that finds this text as its ``sitecustomize.py``, and none of whose compiled code minds.
-SLOW_CLOCK = """
+#: Read by every Python that finds it.
+WRONG_CLOCK = """
 import datetime, time
 seconds, real = time.time, datetime.datetime
-time.time = lambda: seconds() - 7200
+time.time = lambda: seconds() + {hours} * 3600
 def now(cls, tz=None):
     return cls.fromtimestamp(time.time(), tz)
 def utcnow(cls):
     return now(cls, datetime.timezone.utc).replace(tzinfo=None)
-slow = {"now": classmethod(now), "utcnow": classmethod(utcnow)}
-datetime.datetime = type("datetime.datetime", (real,), slow)  # its name is part of what repr() says
+wrong = {{"now": classmethod(now), "utcnow": classmethod(utcnow)}}
+datetime.datetime = type("datetime.datetime", (real,), wrong)  # its name is part of what repr() says
 """
 
 
-def slow_clock() -> dict[str, str]:
-    """Environment of a program whose clock is two hours slow; what it measures is right."""
-    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not libraries:
-        reason = "Debian's package libfaketime is missing, which gives programs a clock of their own"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return {"LD_PRELOAD": str(libraries[0]), "FAKETIME": "-2h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+def wrong_clock(folder: Path, hours: float) -> dict[str, str]:
+    """Return an environment in which it is so many hours later than it is."""
+    place = folder / f"clock{hours:+g}"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(WRONG_CLOCK.format(hours=hours))
+    return {"PYTHONPATH": str(place)}

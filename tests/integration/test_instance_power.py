@@ -5,15 +5,16 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from clocks import wrong_clock
 from ec2_support import describe, emulator, outcomes, play, process_group, refusal, started, state, until
 
 ROUND = {
     "round": "20261122T180000Z-0123456",
     "round_owner": "anna",
-    "round_started": "2026-11-22T18:00:00+00:00",
-    "round_deadline": "2026-11-22T20:00:00+00:00",
     "commit": "",
 }
 FOREIGN = {
@@ -21,7 +22,7 @@ FOREIGN = {
     "round_owner": "otto",
     "round_started": "2026-11-21T12:00:00Z",
 }
-NAMES = ("plain", "destroyed", "used", "scarce", "barren", "forbidden", "checked", "stuck")
+NAMES = ("plain", "destroyed", "used", "scarce", "barren", "forbidden", "mute", "early", "checked", "stuck")
 IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xA0)}
 INSTANCES = [
     {"id": id_, "name": name, "tags": {"kind": "twin" if name in ("checked", "stuck") else name}}
@@ -46,6 +47,7 @@ FAULTS = [
     fault("forbidden", "StartInstances", "UnauthorizedOperation"),
     fault("scarce", "StartInstances", "InsufficientInstanceCapacity", times=1),
     fault("barren", "StartInstances", "InsufficientInstanceCapacity"),
+    fault("mute", "CreateTags", "UnauthorizedOperation"),
 ]
 
 
@@ -80,6 +82,7 @@ def hosts(silent_port: int) -> dict[str, dict[str, object]]:
         "unknown": {"instance_power_instance_id": "i-0000000b"},
         "twins": {"instance_power_tags": {"kind": "twin"}},
         "joiner": used | {"instance_power_join": True},
+        "late": late | {"instance_power_instance_id": IDS["early"]},
         "rival": late | {"instance_power_instance_id": IDS["scarce"]},
         "expired": by_id | {"instance_power_access_key": "expired"},
         "unreachable": by_id | {"instance_power_endpoint_url": f"http://127.0.0.1:{silent_port}"},
@@ -96,6 +99,7 @@ COMMON = {
     "instance_power_access_key": "any",
     "instance_power_secret_key": "top-secret-key",
     "instance_power_round_tags": ROUND,
+    "instance_power_round_hours": 2.5,
     "instance_power_poll_seconds": 0.2,
     "instance_power_capacity_attempts": 2,
     "instance_power_capacity_backoff_seconds": 0.5,
@@ -104,8 +108,13 @@ PLAYS = [
     a_play("all:!stuck:!checked", step()),
     a_play("plain:scarce:barren:forbidden:joiner:none", step("running"), facts("after start")),
     a_play("plain", step("running"), facts("after second start")),
-    # Its preflight found the instance of `scarce` still stopped, which has started it since.
-    a_play("rival", {"block": [step("running")], "rescue": [facts("after refusal")]}),
+    # Its preflight found the instance of `scarce` still stopped, which has started it since. Early and late
+    # are in each other's way this very moment.
+    a_play(
+        "rival:early:late:mute",
+        {"block": [step("running"), facts("after start")], "rescue": [facts("after refusal")]},
+    ),
+    a_play("mute", step("stopped")),
     a_play("plain:none", step("stopped"), facts("after stop")),
     a_play("plain", step("stopped")),
     a_play("stuck", step("stopped", instance_power_stop_timeout=0.4)),
@@ -130,9 +139,10 @@ def run(tmp_path_factory: pytest.TempPathFactory):
 
         inventory = {"all": {"hosts": hosts(nobody.getsockname()[1]), "vars": COMMON}}
         inventory["all"]["vars"] |= {"instance_power_endpoint_url": ec2.meta.endpoint_url}
-        # One attempt of botocore per call: the role's own attempts are what is tried here. The rest may be in
-        # an operator's environment, and must not matter to an emulated API with keys of its own.
-        environment = {
+        # Two hours slow, which must not matter. One attempt of botocore per call: the role's own attempts are
+        # what is tried here. The rest may be in an operator's environment, and must not matter to an emulated
+        # API with keys of its own.
+        environment = wrong_clock(folder, -2) | {
             "AWS_MAX_ATTEMPTS": "1",
             "AWS_PROFILE": "of-somebody-else",
             "AWS_SESSION_TOKEN": "old",
@@ -149,6 +159,10 @@ def told(report: dict, host: str, label: str) -> dict:
     return next(one["msg"] for one in outcomes(report, host) if one["task"] == label)
 
 
+def tags_of(ec2: Any, name: str) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in describe(ec2, IDS[name])["Tags"]}
+
+
 def changes(report: dict, host: str) -> list[str]:
     return [one["task"] for one in outcomes(report, host) if one.get("changed")]
 
@@ -161,8 +175,13 @@ def test_an_instance_that_tags_select_is_started_once_and_stopped_once(run):
     assert told(report, "plain", "after second start") == up
     assert told(report, "plain", "after stop") == {"address": "", "found_id": IDS["plain"], "claimed": False}
     assert state(ec2, IDS["plain"]) == "stopped"
-    tags = {tag["Key"]: tag["Value"] for tag in describe(ec2, IDS["plain"])["Tags"]}
+    tags = tags_of(ec2, "plain")
+    started, deadline = (
+        datetime.fromisoformat(tags.pop(name)) for name in ("round_started", "round_deadline")
+    )
     assert tags == ROUND | {"Name": "plain", "kind": "plain"}
+    assert deadline - started == timedelta(hours=2.5)
+    assert timedelta(0) <= datetime.now(UTC) - started < timedelta(hours=1), "by the API's clock"
 
 
 def test_a_host_without_instance_is_left_alone(run):
@@ -237,8 +256,7 @@ def test_a_round_may_join_and_leaves_the_owners_tags(run):
         "claimed": False,
     }
     assert not changes(report, "joiner")
-    tags = {tag["Key"]: tag["Value"] for tag in describe(ec2, IDS["used"])["Tags"]}
-    assert tags["round"] == FOREIGN["round"]
+    assert tags_of(ec2, "used")["round"] == FOREIGN["round"]
 
 
 def test_a_start_without_capacity_is_tried_again(run):
@@ -254,6 +272,31 @@ def test_the_later_of_two_rounds_gives_way(run):
     assert told(report, "scarce", "after start")["claimed"] is True
     assert told(report, "rival", "after refusal")["claimed"] is False
     assert state(ec2, IDS["scarce"]) == "running"
+    assert tags_of(ec2, "scarce")["round"] == ROUND["round"]
+
+
+def test_of_two_rounds_at_the_same_moment_one_has_the_instance_and_its_tags(run):
+    report, ec2, _ = run
+    ends = {
+        name: {one["task"]: one["msg"] for one in outcomes(report, name) if one["task"].startswith("after ")}
+        for name in ("early", "late")
+    }
+    [winner] = [name for name, end in ends.items() if "after start" in end]
+    [loser] = set(ends) - {winner}
+    assert ends[winner]["after start"]["claimed"] is True
+    assert ends[loser]["after refusal"]["claimed"] is False
+    assert "then somebody else started it" in refusal(report, loser)
+    assert state(ec2, IDS["early"]) == "running"
+    assert tags_of(ec2, "early")["round"] == (ROUND["round"] if winner == "early" else "late")
+    assert "round_deadline" in tags_of(ec2, "early")
+
+
+def test_one_that_cannot_be_tagged_is_stopped_again(run):
+    report, ec2, _ = run
+    assert told(report, "mute", "after refusal")["claimed"] is True
+    message = refusal(report, "mute")
+    assert f"{IDS['mute']} was started, and cannot be tagged: these credentials may not do that" in message
+    assert state(ec2, IDS["mute"]) == "stopped"
 
 
 def test_check_mode_reads_and_changes_nothing(run):
@@ -266,7 +309,7 @@ def test_check_mode_reads_and_changes_nothing(run):
         "claimed": False,
     }
     assert state(ec2, IDS["checked"]) == "stopped"
-    assert "round" not in {tag["Key"] for tag in describe(ec2, IDS["checked"])["Tags"]}
+    assert "round" not in tags_of(ec2, "checked")
 
 
 def test_an_unconfirmed_stop_goes_on(run):

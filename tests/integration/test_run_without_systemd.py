@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ec2_support import until
+from ec2_support import outcomes, refusal, until
+from ec2_support import play as play_hosts
 from role_support import ROOT, play
 
 LAUNCH = ROOT / "roles" / "workflow_run" / "files" / "workflow_run_launch"
@@ -121,6 +122,34 @@ def test_the_control_node_cannot_be_tricked_into_switching_itself_off(
     assert words in refused
     assert not (tmp_path / "deadline" / "poweroff").exists()
     assert not (tmp_path / "off").exists()
+
+
+def test_a_connection_that_is_lost_while_the_deadline_is_armed_is_no_success(tmp_path: Path) -> None:
+    """As a round has it, which goes on with machines that cannot be reached, to stop them."""
+
+    def role(entry: str) -> dict[str, object]:
+        return {"ansible.builtin.import_role": {"name": "instance_deadline", "tasks_from": entry}}
+
+    hosts = {
+        "vars": {
+            "ansible_connection": "ssh",
+            "ansible_host": "127.0.0.1",
+            "ansible_port": 1,
+            "instance_deadline_instance_id": "i-0123456789abcdef0",
+        },
+        "hosts": {"arms": {}, "installs": {}, "has_none": {"instance_deadline_instance_id": ""}},
+    }
+    plays = [
+        {"hosts": names, "gather_facts": False, "ignore_unreachable": True, "tasks": [role(entry)]}
+        for names, entry in (("arms:has_none", "main"), ("installs:has_none", "install"))
+    ]
+    report = play_hosts(tmp_path, plays, {"all": hosts})
+    for host, words in (("arms", "The deadline is not armed"), ("installs", "The deadline is not installed")):
+        message = refusal(report, host)
+        assert message.startswith(f"{words}: "), message
+        assert "Failed to connect to the host" in message
+        assert "\n" not in message
+    assert not [one for one in outcomes(report, "has_none") if one.get("failed")]
 
 
 def test_a_machine_whose_identity_changes_is_not_switched_off(tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import wrong_clock
 from ec2_support import REPOSITORY, describe, emulator, started, state, until
 
 sys.path.insert(0, str(REPOSITORY / "roles" / "instance_power" / "filter_plugins"))
 from instance_power import judge
 
-NAMES = ("orphan", "held", "expired_hold", "healthy", "moved", "foreign", "stuck")
+NAMES = ("orphan", "held", "expired_hold", "healthy", "moved", "foreign", "stuck", "worker")
 IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xB0)}
+FAR = "i-000000c0"
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 
 
@@ -56,14 +58,21 @@ def test_judgement(launched: float, tags: dict[str, str], verdict: str, words: s
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Sweep once over one instance of each kind; one gets another deadline between the two looks."""
+    """Sweep over one instance of each kind, in two regions with an API each.
+
+    One gets another deadline between the two looks of the first time. The clock of the computer is two hours
+    fast the first time, and two hours slow the second.
+    """
     folder = tmp_path_factory.mktemp("sweep")
     declared = [{"id": id_, "name": name} for name, id_ in IDS.items()]
-    with emulator(folder / "ec2", declared) as ec2:
+    far = [{"id": FAR, "tags": {"round": "20261122T180000Z-0123456"}}]
+    with emulator(folder / "ec2", declared) as ec2, emulator(folder / "far", far) as other:
+        started(other, FAR)
         for id_ in IDS.values():
             started(ec2, id_)
         for name, id_ in IDS.items():
-            tags = {"round": "20261122T180000Z-0123456", "round_owner": "anna"} if name != "foreign" else {}
+            tags = {"round": "20261122T180000Z-0123456", "round_owner": "anna"}
+            tags = {} if name in ("foreign", "worker") else tags
             tags |= {
                 "held": {"round_hold_until": at(1, datetime.now(UTC))},
                 "expired_hold": {"round_hold_until": at(-1, datetime.now(UTC))},
@@ -84,17 +93,30 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "instance_power_sweep_hours": 0.0001,
             "instance_power_sweep_pause_seconds": 3,
         }
-        worker = {"all": {"children": {"workers": {"hosts": {"worker": variables}}}}}
-        (folder / "hosts.yml").write_text(json.dumps(worker))
-        first = sweep(folder, lambda: tag(ec2, IDS["moved"], {"round_deadline": at(1, datetime.now(UTC))}))
-        states = {name: state(ec2, id_) for name, id_ in IDS.items()}
-        second = sweep(folder, lambda: None)
+        elsewhere = {
+            "instance_power_region": "eu-north-1",
+            "instance_power_endpoint_url": other.meta.endpoint_url,
+        }
+        workers = {
+            "stopped": {"instance_power_instance_id": "i-0000dead"},
+            "worker": {"instance_power_instance_id": IDS["worker"]},
+            "far": {"instance_power_instance_id": FAR, **elsewhere},
+        }
+        hosts = {"vars": variables, "children": {"workers": {"hosts": workers}}}
+        (folder / "hosts.yml").write_text(json.dumps({"all": hosts}))
+        first = sweep(
+            folder,
+            wrong_clock(folder, 2),
+            lambda: tag(ec2, IDS["moved"], {"round_deadline": at(1, datetime.now(UTC))}),
+        )
+        states = {name: state(ec2, id_) for name, id_ in IDS.items()} | {"far": state(other, FAR)}
+        second = sweep(folder, wrong_clock(folder, -2), lambda: None)
         until(lambda: state(ec2, IDS["orphan"]) == "stopped")
         reason = describe(ec2, IDS["orphan"])["StateReason"]["Message"]
         return {"first": first, "states": states, "second": second, "reason": reason}
 
 
-def sweep(folder: Path, between: Callable[[], None]) -> tuple[int, str]:
+def sweep(folder: Path, clock: dict[str, str], between: Callable[[], None]) -> tuple[int, str]:
     """Run the playbook; do something between its two looks."""
     said = ""
     with subprocess.Popen(
@@ -105,7 +127,7 @@ def sweep(folder: Path, between: Callable[[], None]) -> tuple[int, str]:
             "playbooks/sweep.yml",
         ],
         cwd=REPOSITORY,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"} | clock,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -125,8 +147,16 @@ def tag(ec2: Any, instance: str, tags: dict[str, str]) -> None:
 def test_what_is_overdue_is_stopped_and_nothing_else(swept: dict[str, Any]) -> None:
     """One refusal of the API (the first stop) keeps one running, and the others are stopped nevertheless."""
     stopped = {name for name, found in swept["states"].items() if found == "stopped"}
-    assert len(stopped & {"orphan", "expired_hold", "stuck"}) == 2
-    assert stopped <= {"orphan", "expired_hold", "stuck"}
+    assert len(stopped & {"orphan", "expired_hold", "stuck", "worker"}) == 3
+    assert stopped <= {"orphan", "expired_hold", "stuck", "worker", "far"}
+
+
+def test_every_region_is_swept_once(swept: dict[str, Any]) -> None:
+    """With the instances of all its workers, also those that no round has ever claimed."""
+    assert swept["states"]["far"] == "stopped"
+    said = " ".join(swept["first"][1].split())
+    assert len(re.findall(r"- i-\w+ overdue ", said)) == 5 + 1, said
+    assert re.search(rf"{IDS['worker']} overdue runs since \S+ without [^-]*, of no round", said)
 
 
 def test_one_that_cannot_be_stopped_is_named_and_the_next_sweep_stops_it(swept: dict[str, Any]) -> None:
@@ -150,5 +180,7 @@ def test_it_says_what_it_thinks_of_each(swept: dict[str, Any]) -> None:
         IDS["healthy"]: "healthy",
         IDS["moved"]: "overdue",
         IDS["stuck"]: "overdue",
+        IDS["worker"]: "overdue",
+        FAR: "overdue",
     }
     assert "round 20261122T180000Z-0123456 of anna" in said

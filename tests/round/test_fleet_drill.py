@@ -1,10 +1,11 @@
 """The stop drill of a fleet: in one round every worker meets another misfortune.
 
-All but one fail; none keeps another from its work, and each is stopped in the end. Proven here: populate
-succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails; build fails; the disk
-is full; the Docker daemon dies; credentials expire while the run is followed; capacity never comes; the
-deadline passes during a build, with a control node and, killed, without one; a control node's clock is two
-hours slow. `test_stop_drill.py` names the rest.
+All but one fail; none keeps another from its work (one answers only after others have begun theirs), and each
+is stopped in the end. Proven here: populate succeeds, though SSH drops and returns and the instance hangs in
+stopping; clone fails, and the stop after it; build fails; the disk is full; the Docker daemon dies;
+credentials expire while the run is followed; capacity never comes; the deadline passes during a build, with
+a control node and, killed, without one; a control node's clock is two hours slow. `test_stop_drill.py` names
+the rest.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any
 
 import pytest
 from booted import Booted
-from clocks import SLOW_CLOCK
+from clocks import wrong_clock
 from control_node import ControlNode
 from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
-from ec2_support import emulator, until
+from ec2_support import describe, emulator, until
 from project import Project
 from toy_round import toy_repository
 
@@ -38,7 +39,7 @@ HOURS = {
 WORKERS: dict[str, dict[str, Any]] = {
     "good": {},
     "clone": {"workflow_source_ship": False},
-    "build": {"workflow_source_version": "broken"},
+    "build": {"workflow_source_version": "broken", "round_connect_timeout": 900},
     "late": {"workflow_source_version": "endless", "instance_deadline_hours": 0.025, **HOURS},
     "full": {},
     "engine": {},
@@ -48,9 +49,12 @@ WORKERS: dict[str, dict[str, Any]] = {
 IDS = {name: f"i-0000000000000f{number:03x}" for number, name in enumerate(WORKERS)}
 FAULTS = [
     {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
+    {"action": "StopInstances", "access_key": "clone", "code": "UnauthorizedOperation", "times": 99},
     {"machine": "full_disk", "instance": IDS["full"]},
+    {"machine": "no_ssh", "instance": IDS["build"]},
     {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
 ]
+LASTING = FAULTS[1], FAULTS[-1]
 ROUNDS = "/var/lib/datajoint-round/rounds/current"
 
 
@@ -104,11 +108,11 @@ class Fleet:
             str(self.inventory),
             "run.yml",
             "--limit",
-            f"{limit},localhost",
+            limit,
             "-e",
             json.dumps(given),
         ]
-        self.nodes.append(ControlNode(words, self.project.folder, ANSIBLE_FORKS="12", **(environment or {})))
+        self.nodes.append(ControlNode(words, self.project.folder, **(environment or {})))
         return self.nodes[-1]
 
     def go(self, name: str) -> None:
@@ -151,8 +155,12 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     node = fleet.round()
     for name in ("good", "engine", "expired"):
         node.says(f"{name} | at work")
+    assert fleet.machines["build"].run("rm", "/etc/ssh/sshd_not_to_be_run") == "", (
+        "it has not answered so far"
+    )
+    fleet.machines["build"].run("systemctl", "start", "ssh.service")
     fleet.cloud.order(
-        FAULTS[-1],
+        *LASTING,
         {"machine": "no_network", "instance": IDS["good"], "seconds": 4},
         {"access_key": "expired", "code": "RequestExpired", "times": 999},
     )
@@ -165,7 +173,14 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     status = node.end()
     (fleet.home / "output").write_text(node.output)
     verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
-    found = {"status": str(status), "end": verdict.partition("TASK [")[2], "output": node.output}
+    left = fleet.machines["clone"].state()
+    fleet.machines["clone"].api.stop_instances(InstanceIds=[IDS["clone"]])
+    found = {
+        "status": str(status),
+        "left": left,
+        "end": verdict.partition("TASK [")[2],
+        "output": node.output,
+    }
     places = sorted((verdict.find(f"{name}: "), name) for name in WORKERS)
     assert places[0][0] >= 0, node.output[-6000:]
     for (place, name), (after, _) in zip(places, [*places[1:], (None, "")], strict=True):
@@ -174,6 +189,10 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
 
 
 def test_every_instance_is_stopped(fleet: Fleet, verdicts: dict[str, str]) -> None:
+    """But for one whose stop was refused, and whose verdict says so besides why its round failed."""
+    assert verdicts["left"] == "running"
+    assert "these credentials may not do that" in verdicts["clone"]
+    assert "IT MAY STILL BE RUNNING AND COST MONEY" in verdicts["clone"]
     assert fleet.states() == {"stopped"}, verdicts["output"][-6000:]
 
 
@@ -225,14 +244,13 @@ def test_a_control_node_that_is_killed_during_a_build(fleet: Fleet, verdicts: di
 def test_a_control_node_whose_clock_is_two_hours_slow(
     fleet: Fleet, verdicts: dict[str, str], tmp_path: Path
 ) -> None:
-    """The deadline of the machine is the machine's own; the round succeeds."""
+    """The deadline of the machine is the machine's own, a sweep's is the API's; the round succeeds."""
     assert verdicts
     fleet.cloud.order()
-    (tmp_path / "sitecustomize.py").write_text(SLOW_CLOCK)
     began = time.time()
     node = fleet.round(
         "good",
-        {"PYTHONPATH": str(tmp_path)},
+        wrong_clock(tmp_path, -2),
         instance_deadline_hours=1,
         **HOURS | {"workflow_run_limit_hours": 0.5},
     )
@@ -242,9 +260,11 @@ def test_a_control_node_whose_clock_is_two_hours_slow(
     [calendar] = re.findall(r"OnCalendar=(\S+ \S+) UTC", shown)
     deadline = datetime.fromisoformat(calendar).replace(tzinfo=UTC).timestamp()
     assert began < deadline - 3600 < time.time(), "an hour from now by the machine's clock"
+    tags = {tag["Key"]: tag["Value"] for tag in describe(fleet.cloud.ec2, IDS["good"])["Tags"]}
+    assert began + 3599 < datetime.fromisoformat(tags["round_deadline"]).timestamp() < deadline
     fleet.go("good")
     assert node.end() == 0, node.output[-3000:]
-    assert "good: succeeded" in node.output, "the verdict of --limit good,localhost"
+    assert "good: succeeded" in node.output, "the verdict of --limit good"
     assert machine.state() == "stopped"
     rounds = sorted(path.name for path in (fleet.home / "artifacts").iterdir())
     slow = datetime.strptime(rounds[0][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()

@@ -45,7 +45,7 @@ class Drill:
         self.machine = Booted(cloud.ec2, cloud.folder, WORKER)
         self.nodes: list[ControlNode] = []
 
-    def play(self, playbook: str = "run.yml", **variables: Any) -> ControlNode:
+    def play(self, playbook: str = "run.yml", *options: str, **variables: Any) -> ControlNode:
         """Run a playbook on the machine."""
         given = {
             "ec2_emulator_key_file": str(self.cloud.folder / "key"),
@@ -55,7 +55,7 @@ class Drill:
         }
         command = self.project.command(self.home, given | variables, "rehearsal")
         command[command.index("run.yml")] = playbook
-        self.nodes.append(ControlNode(command, self.project.folder))
+        self.nodes.append(ControlNode([*command, *options], self.project.folder))
         return self.nodes[-1]
 
     def container(self, node: ControlNode) -> str:
@@ -160,7 +160,7 @@ def test_a_control_node_that_is_killed_while_it_follows(drill: Drill) -> None:
     node.says("Follow the log")
     node.kill()
     assert drill.machine.state() == "running"
-    status = drill.play("playbooks/status.yml")
+    status = drill.play("playbooks/status.yml", "--limit", "rehearsal1")
     assert status.end() == 0, status.output[-3000:]
     assert "rehearsal1 (i-0000000000000a001): " in status.output
     drill.machine.off(300)

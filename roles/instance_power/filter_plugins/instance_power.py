@@ -1,4 +1,4 @@
-"""Filter: what a sweep thinks of each instance that a round has claimed."""
+"""Filter: what a sweep thinks of each instance that is of a round."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def judge(instance: dict[str, Any], now: datetime, hours: float) -> dict[str, st
     Parameters
     ----------
     instance : dict
-        As `amazon.aws.ec2_instance_info` returns it.
+        As `ec2_rounds_info` returns it.
     now : datetime
-        The present.
+        The present, by the API's clock: that by which it was launched.
     hours : float
         How long an instance may run whose tags name no deadline of this start.
     """
@@ -38,9 +38,8 @@ def judge(instance: dict[str, Any], now: datetime, hours: float) -> dict[str, st
         why = f"runs since {_shown(launched)} without a deadline of its own, which allows {hours:g} h"
     else:
         why = f"deadline {_shown(deadline)}"
-    why += (
-        f", round {tags['round']} of {tags.get('round_owner', 'somebody unknown')}" if "round" in tags else ""
-    )
+    owner = tags.get("round_owner", "somebody unknown")
+    why += f", round {tags['round']} of {owner}" if "round" in tags else ", of no round"
     verdict = "overdue" if now >= deadline else "healthy"
     if HOLD in tags:
         hold = moment(tags[HOLD])

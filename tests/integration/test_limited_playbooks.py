@@ -1,0 +1,61 @@
+"""Every playbook with `--limit WORKER` alone, at an API that is silent: it tries, says so, and fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from ec2_support import REPOSITORY
+
+PLAYBOOKS = {
+    "run.yml": "The round failed on cpu1",
+    "playbooks/status.yml": "Could not look at cpu1",
+    "playbooks/logs.yml": "The round failed on cpu1",
+    "playbooks/force_stop.yml": "IT MAY STILL BE RUNNING",
+    "playbooks/settle.yml": "cannot be read",
+    "playbooks/setup.yml": "cannot be read",
+    "playbooks/sweep.yml": "cannot be read",
+}
+
+
+@pytest.fixture(scope="module")
+def said() -> Iterator[dict[str, tuple[int, str]]]:
+    """Run all of them at once; `localhost` is not among the hosts of any."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        given = {
+            "instance_power_endpoint_url": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "instance_power_access_key": "any",
+            "instance_power_secret_key": "any",
+            "round_request": "1",
+            "workflow_source_repository": str(REPOSITORY),
+        }
+        database = {"DJ_HOST": "db.invalid", "DJ_USER": "anna", "DJ_PASS": "secret"}
+        words = ["-i", "inventory/aws", "--limit", "cpu1", "-e", json.dumps(given)]
+        runs = {
+            playbook: subprocess.Popen(
+                [f"{sys.prefix}/bin/ansible-playbook", playbook, *words],
+                cwd=REPOSITORY,
+                env=os.environ | database | {"ANSIBLE_NOCOLOR": "1", "AWS_MAX_ATTEMPTS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for playbook in PLAYBOOKS
+        }
+        ends = {playbook: " ".join(run.communicate(timeout=600)[0].split()) for playbook, run in runs.items()}
+        yield {playbook: (runs[playbook].returncode, text) for playbook, text in ends.items()}
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_worker_alone_is_limit_enough(said: dict[str, tuple[int, str]], playbook: str) -> None:
+    status, text = said[playbook]
+    assert status == 2, text
+    assert "the EC2 API cannot be reached; check the network" in text, text
+    assert PLAYBOOKS[playbook] in text, text
+    assert "no hosts matched" not in text
