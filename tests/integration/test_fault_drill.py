@@ -169,8 +169,8 @@ def test_two_machines_share_one_queue(drill: Drill) -> None:
     for machine in machines:
         assert machine.wait() == 0, machine.tail()
     assert drill.is_done()
-    began = dict(drill.query(f"SELECT machine, started FROM {drill.table('round', 'ledger')}"))
-    slow = datetime.fromisoformat(began["east"]) - datetime.fromisoformat(began["west"])
+    ended = dict(drill.query(f"SELECT machine, ended FROM {drill.table('round', 'ledger')}"))
+    slow = datetime.fromisoformat(ended["east"]) - datetime.fromisoformat(ended["west"])
     assert slow.total_seconds() > 7000, "its clock was slow indeed"
     lost = f"SELECT COUNT(*) FROM {drill.table('worker', 'ledger')} WHERE verdict LIKE '%lost%'"
     assert drill.query(lost) == [(0,)], "a long make was taken for a dead one"
