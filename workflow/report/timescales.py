@@ -86,9 +86,9 @@ def _of(columns: Mapping[str, Any], chosen: NDArray[np.bool_]) -> tuple[Floats, 
 
 def _histogram(axes: Axes, tau: Floats, bins: Floats, color: str, none: int) -> None:
     axes.hist(tau, bins=bins.tolist(), color=color)
-    axes.margins(y=0.3)  # room for the words
+    axes.margins(y=0.3)  # room for the words, which the line must not cross
     if tau.size:
-        axes.axvline(float(np.median(tau)), color=INK, linewidth=1.2)
+        axes.axvline(float(np.median(tau)), ymax=0.8, color=INK, linewidth=1.2)
     plain_log_axis(axes, "x")
     is_fit = color == COLORS[1]
     axes.text(
