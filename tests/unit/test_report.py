@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from workflow.populate.summary import KeyOutcome, Summary, TableOutcome
-from workflow.report import SummaryError, data, failures, gallery, svd, text, timeline, write_report
+from workflow.report import SummaryError, data, failures, figures, gallery, svd, text, timeline, write_report
 from workflow.report.figures import Figure, envelope, thinned
 
 TABLE = "svd.PopulationSVD"
@@ -550,3 +551,29 @@ def test_spectra_mark_k90_on_the_cumulative_curve(
     assert [*mark.get_xdata(), *mark.get_ydata()] == pytest.approx([3, 90])
     assert below.lines[0].get_ydata().tolist() == pytest.approx([50, 30, 10, 5, 3, 1.5, 0.5])
     assert (below.get_xscale(), below.get_yscale()) == ("log", "log")
+
+
+@pytest.mark.parametrize(
+    ("width", "labels"),
+    [
+        (3.6, ["5 to 95 %", "median of the subsets", "whole area"]),
+        (8.4, ["MOs", "MOp"]),
+        (5.6, [f"animal {number}" for number in range(463_190, 463_198)]),
+    ],
+)
+def test_a_legend_is_on_the_canvas_and_below_the_panels(width: float, labels: list[str]) -> None:
+    with figures.drawing(height=2.65, width=width) as canvas:
+        margins = figures.Margins(left=0.8, bottom=0.75)
+        [[axes]] = figures.panels(canvas, 1, 1, margins, sharey="none")
+        for label in labels:
+            axes.plot([1, 2], [1, 2], label=label)
+        axes.set_xlabel("component")
+        before = axes.get_position().height * canvas.get_size_inches()[1]
+        figures.legend_below(canvas, *axes.get_legend_handles_labels())
+        assert axes.get_position().height * canvas.get_size_inches()[1] == pytest.approx(before)
+        FigureCanvasAgg(canvas).draw()
+        [legend] = canvas.legends
+        place = legend.get_window_extent()
+        assert place.x0 >= 0
+        assert place.x1 <= canvas.bbox.x1
+        assert 0 <= place.y0 < place.y1 <= axes.get_tightbbox().y0

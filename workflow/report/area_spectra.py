@@ -18,6 +18,7 @@ from workflow.report.figures import (
     Margins,
     drawing,
     inline_svg,
+    legend_below,
     panels,
     plain_log_axis,
     thinned,
@@ -97,7 +98,7 @@ def area_shuffles(done: Done) -> Iterator[Figure]:
             axes.set_xlabel("component (counted from 1)")
         for axes in grid[:, 0]:
             axes.set_ylabel("variance explained (%)")
-        canvas.legend(*grid.flat[0].get_legend_handles_labels(), loc="lower center", ncols=3)
+        legend_below(canvas, *grid.flat[0].get_legend_handles_labels())
         svg = inline_svg(canvas, "area-shuffle", "Spectra of random subsets by area: see the table")
     hidden = len(chosen) - len(bands)
     yield Figure(
@@ -148,7 +149,7 @@ def _spectra(
             axes.set_xlabel("component (counted from 1)")
         plain_log_axis(right, "x")
         handles, labels = left.get_legend_handles_labels()
-        canvas.legend(handles[:8], labels[:8], loc="lower center", ncols=8)
+        legend_below(canvas, handles[:8], labels[:8])
         svg = inline_svg(canvas, name, f"{title}: see the table")
     return Figure(
         f"{title}: {describe(one)}, parameters {one[params]}",

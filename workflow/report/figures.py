@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
@@ -156,6 +158,27 @@ def panels(
         "hspace": margins.between_rows / panel_height,
     }
     return canvas.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False, gridspec_kw=place)
+
+
+def legend_below(canvas: Canvas, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Say below the panels what is what; the canvas grows by the lines that this takes beyond the first.
+
+    Parameters
+    ----------
+    canvas : matplotlib.figure.Figure
+        With the grid that `panels` made.
+    handles, labels
+        As Matplotlib's legends take them; at least one.
+    """
+    width, height = canvas.get_size_inches()
+    entry = 0.6 + 0.08 * max(map(len, labels))  # in; at nine points, letters are that wide at most
+    columns = max(1, min(len(labels), int(width // entry)))
+    grown = height + 0.2 * (math.ceil(len(labels) / columns) - 1)
+    canvas.set_size_inches(width, grown)
+    for axes in canvas.axes:  # nothing moves but the lower edge
+        x, y, wide, high = axes.get_position().bounds
+        axes.set_position((x, 1 - (1 - y) * height / grown, wide, high * height / grown))
+    canvas.legend(handles, labels, loc="lower center", ncols=columns)
 
 
 def inline_svg(canvas: Canvas, name: str, alt: str) -> str:

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from workflow.pipeline import lds
-from workflow.report.figures import COLORS, INK, Figure, Margins, drawing, inline_svg, panels, plain_log_axis
+from workflow.report.figures import (
+    COLORS,
+    INK,
+    Figure,
+    Margins,
+    drawing,
+    inline_svg,
+    legend_below,
+    panels,
+    plain_log_axis,
+)
 from workflow.report.groups import styles
 from workflow.report.text import count, number, printable
 
@@ -61,7 +71,7 @@ def _eigenvalues(table: Any, group: str, label: str, heading: str, name: str) ->
         decays.set(xlabel="frequency of the rotation (Hz)", ylabel="time constant (s)")
         plain_log_axis(decays, "y")
         handles, labels = plane.get_legend_handles_labels()
-        canvas.legend(handles[:8], labels[:8], loc="lower center", ncols=8)
+        legend_below(canvas, handles[:8], labels[:8])
         svg = inline_svg(canvas, name, "Eigenvalues in the complex plane and their time constants")
     n_keys = len({tuple(row[column] for column in table().primary_key) for row in rows})
     yield Figure(

@@ -16,6 +16,7 @@ from workflow.report.figures import (
     Margins,
     drawing,
     inline_svg,
+    legend_below,
     panels,
     plain_log_axis,
     thinned,
@@ -50,7 +51,7 @@ def shared_variances(done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
         axes.set(xlabel="component (counted from 1)", ylabel="reliable variance (%)")
         plain_log_axis(axes, "x")
         legend = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        canvas.legend(list(legend.values())[:6], list(legend)[:6], loc="lower center", ncols=6)
+        legend_below(canvas, list(legend.values())[:6], list(legend)[:6])
         svg = inline_svg(canvas, "shared-variance", "Reliable variance by component: see the table")
     of_all = "" if len(shown) == len(rows) else f" of {number(len(rows))} in the database"
     yield Figure(
