@@ -20,9 +20,22 @@ ROUND = {
 FOREIGN = {
     "round": "20261121T120000Z-abcdef0",
     "round_owner": "otto",
-    "round_started": "2026-11-21T12:00:00Z",
+    "round_started": f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
 }
-NAMES = ("plain", "destroyed", "used", "scarce", "barren", "forbidden", "mute", "early", "checked", "stuck")
+EARLIER = FOREIGN | {"round_started": "2026-01-21T12:00:00Z"}
+NAMES = (
+    "plain",
+    "destroyed",
+    "used",
+    "scarce",
+    "barren",
+    "forbidden",
+    "handmade",
+    "mute",
+    "early",
+    "checked",
+    "stuck",
+)
 IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xA0)}
 INSTANCES = [
     {"id": id_, "name": name, "tags": {"kind": "twin" if name in ("checked", "stuck") else name}}
@@ -81,6 +94,7 @@ def hosts(silent_port: int) -> dict[str, dict[str, object]]:
         "plain": {"instance_power_tags": {"kind": "plain"}},
         "unknown": {"instance_power_instance_id": "i-0000000b"},
         "twins": {"instance_power_tags": {"kind": "twin"}},
+        "taker": {"instance_power_instance_id": IDS["handmade"], "instance_power_join": True},
         "joiner": used | {"instance_power_join": True},
         "late": late | {"instance_power_instance_id": IDS["early"]},
         "rival": late | {"instance_power_instance_id": IDS["scarce"]},
@@ -106,8 +120,8 @@ COMMON = {
 }
 PLAYS = [
     a_play("all:!stuck:!checked", step()),
-    a_play("plain:scarce:barren:forbidden:joiner:none", step("running"), facts("after start")),
-    a_play("plain", step("running"), facts("after second start")),
+    a_play("plain:scarce:barren:forbidden:joiner:taker:none", step("running"), facts("after start")),
+    a_play("plain:taker", step("running"), facts("after second start")),
     # Its preflight found the instance of `scarce` still stopped, which has started it since. Early and late
     # are in each other's way this very moment.
     a_play(
@@ -115,7 +129,7 @@ PLAYS = [
         {"block": [step("running"), facts("after start")], "rescue": [facts("after refusal")]},
     ),
     a_play("mute", step("stopped")),
-    a_play("plain:none", step("stopped"), facts("after stop")),
+    a_play("plain:taker:none", step("stopped"), facts("after stop")),
     a_play("plain", step("stopped")),
     a_play("stuck", step("stopped", instance_power_stop_timeout=0.4)),
 ]
@@ -129,11 +143,12 @@ def run(tmp_path_factory: pytest.TempPathFactory):
         ec2 = held.enter_context(emulator(folder, INSTANCES, "--grace=600"))
         nobody = held.enter_context(socket.socket())
         nobody.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
-        for name in ("used", "stuck"):
+        for name in ("used", "handmade", "stuck"):
             started(ec2, IDS[name])
         stubborn = held.enter_context(process_group("trap '' TERM; while :; do sleep 0.1; done"))
-        tags = [{"Key": key, "Value": value} for key, value in FOREIGN.items()]
-        ec2.create_tags(Resources=[IDS["used"]], Tags=tags)
+        for name, tags in (("used", FOREIGN), ("handmade", EARLIER)):
+            given = [{"Key": key, "Value": value} for key, value in tags.items()]
+            ec2.create_tags(Resources=[IDS[name]], Tags=given)
         (folder / "machines" / IDS["stuck"] / "processes").write_text(f"{stubborn.pid}\n")
         (folder / "faults.json").write_text(json.dumps(FAULTS))
 
@@ -212,6 +227,13 @@ def test_a_host_without_instance_is_left_alone(run):
                 "instance_power_join=true",
             ],
         ),
+        (
+            "handmade",
+            [
+                f"{IDS['handmade']} is running: it was started outside of a round.",
+                "or make it this round's, which stops it in the end, with instance_power_join=true",
+            ],
+        ),
         ("expired", [f"{IDS['plain']} cannot be read", "credentials have expired; sign in again"]),
         ("unreachable", ["the EC2 API cannot be reached; check the network", "Could not connect"]),
         ("forbidden", [f"{IDS['forbidden']} cannot be started", "may not do that", "ec2:StartInstances"]),
@@ -257,6 +279,19 @@ def test_a_round_may_join_and_leaves_the_owners_tags(run):
     }
     assert not changes(report, "joiner")
     assert tags_of(ec2, "used")["round"] == FOREIGN["round"]
+
+
+def test_one_that_was_started_by_hand_is_taken_and_stopped(run):
+    """Its tags of an earlier round are no round that is on it."""
+    report, ec2, _ = run
+    up = {"address": "127.0.0.1", "found_id": IDS["handmade"], "claimed": True}
+    assert told(report, "taker", "after start") == up
+    assert told(report, "taker", "after second start") == up
+    assert told(report, "taker", "after stop")["claimed"] is False
+    assert state(ec2, IDS["handmade"]) == "stopped"
+    tags = tags_of(ec2, "handmade")
+    assert (tags["round"], tags["round_owner"]) == (ROUND["round"], "anna")
+    assert tags["round_deadline"] > tags["round_started"] > EARLIER["round_started"]
 
 
 def test_a_start_without_capacity_is_tried_again(run):

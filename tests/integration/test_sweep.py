@@ -17,7 +17,7 @@ from clocks import wrong_clock
 from ec2_support import REPOSITORY, describe, emulator, started, state, until
 
 sys.path.insert(0, str(REPOSITORY / "roles" / "instance_power" / "filter_plugins"))
-from instance_power import judge
+from instance_power import instance_power_round_on, judge
 
 NAMES = ("orphan", "held", "expired_hold", "healthy", "moved", "foreign", "stuck", "worker")
 IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xB0)}
@@ -54,6 +54,20 @@ def test_judgement(launched: float, tags: dict[str, str], verdict: str, words: s
     instance = {"instance_id": "i-1", "launch_time": NOW + timedelta(hours=launched), "tags": tags}
     found = judge(instance, NOW, 24)
     assert (found["verdict"], words in found["why"]) == (verdict, True), found
+
+
+@pytest.mark.parametrize(
+    ("tags", "name"),
+    [
+        ({"round": "r1", "round_started": at(-3)}, "r1"),
+        ({"round": "r1"}, "r1"),
+        ({"round": "r1", "round_started": at(-4)}, ""),
+        ({"round": "r1", "round_started": "20261122T140000Z"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_round_is_on_an_instance_if_its_tags_are_of_this_start(tags: dict[str, str], name: str) -> None:
+    assert instance_power_round_on({"launch_time": NOW + timedelta(hours=-3), "tags": tags}) == name
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,18 @@ def test_a_start_whose_answer_is_lost_is_whose_tags_are_there_in_the_end(moment:
     assert cloud.tags == THEIRS
 
 
+def test_one_that_is_on_is_taken_unless_another_round_does_so_or_it_goes_off() -> None:
+    cloud = Cloud("running")
+    assert cloud.claim().take() == {"claimed": True, "previous": ""}
+    assert cloud.tags["round"] == "ours"
+    assert cloud.tags["round_started"] == "2026-11-22T18:00:00Z"
+    for state, tags in (("running", THEIRS), ("stopping", OLD)):
+        cloud = Cloud(state)
+        cloud.tags = dict(tags)
+        assert cloud.claim().take() == {"claimed": False, "previous": ""}
+        assert cloud.tags == tags
+
+
 @pytest.mark.parametrize(
     ("error", "claimed", "state"),
     [

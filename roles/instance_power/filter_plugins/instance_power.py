@@ -1,4 +1,4 @@
-"""Filter: what a sweep thinks of each instance that is of a round."""
+"""Filters: which round is on an instance, and what a sweep thinks of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 DEADLINE = "round_deadline"
+STARTED = "round_started"
 HOLD = "round_hold_until"
+
+SLACK = timedelta(seconds=30)
+"""An instance's launch time may be later than EC2's answer to the start, which its tags have, by less."""
 
 
 def moment(text: str) -> datetime | None:
@@ -60,6 +64,15 @@ def instance_power_judged(instances: list[dict[str, Any]], now: float, hours: fl
     return [judge(instance, moment_now, float(hours)) for instance in instances]
 
 
+def instance_power_round_on(instance: dict[str, Any]) -> str:
+    """Name the round that is on an instance; nothing if its tags are of an earlier start, or it has none."""
+    tags = instance.get("tags") or {}
+    launched, started = moment(str(instance["launch_time"])), moment(tags.get(STARTED, ""))
+    if launched and started and started < launched - SLACK:
+        return ""
+    return str(tags.get("round", ""))
+
+
 def _shown(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -69,4 +82,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name the filters."""
-        return {"instance_power_judged": instance_power_judged}
+        return {
+            "instance_power_judged": instance_power_judged,
+            "instance_power_round_on": instance_power_round_on,
+        }

@@ -1,4 +1,4 @@
-"""Module: start a stopped instance for a round, and tag it if it was this round that started it."""
+"""Module: start an instance for a round, or take one that is on, and tag it if it is no other round's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ with suppress(ImportError):  # AnsibleAWSModule says in words that it is missing
 
 DOCUMENTATION = r"""
 module: ec2_instance_claim
-short_description: Start a stopped instance, and tag it if nobody else has started it
+short_description: Start a stopped instance, or take one that is on, and tag it if it is nobody else's
 description:
   - Of several who ask at the same moment EC2 tells one that the instance was stopped before. That one has
     started it, and is the only one to write its tags, at once.
-  - If EC2's answer is lost, the instance belongs to whose tags are on it some seconds later.
+  - If EC2's answer is lost, or the instance was on already, it belongs to whose tags are on it some seconds
+    later.
   - amazon.aws.ec2_instance tags first, and takes an instance that somebody else starts meanwhile for its own.
 options:
   instance_id:
@@ -42,6 +43,10 @@ options:
     description: Value of the tag C(round) as it was read before.
     type: str
     default: ""
+  start:
+    description: Whether it is started; otherwise it is on already, and no round's.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -63,7 +68,7 @@ claimed:
   type: bool
   returned: always
 previous:
-  description: State of the instance before it was asked to start; empty if the answer was lost.
+  description: State of the instance before it was asked to start; empty if that is not known.
   type: str
   returned: success
 started:
@@ -126,6 +131,10 @@ class Claim:
             self._tag(api_time(answer))
         return {"claimed": previous == "stopped", "previous": previous}
 
+    def take(self) -> dict[str, Any]:
+        """Take one that is on, and on which no round was."""
+        return self._decided_by_tags(None)
+
     def _asked(self) -> Any:
         for attempt in range(ATTEMPTS):
             try:
@@ -136,15 +145,15 @@ class Claim:
             self.sleep(2.0**attempt)
         raise AssertionError("the last attempt returns or raises")
 
-    def _decided_by_tags(self, error: Exception) -> dict[str, Any]:
+    def _decided_by_tags(self, error: Exception | None) -> dict[str, Any]:
         """Nobody can say who has started it, if anybody: it is whose tags are there in the end."""
         try:
             self.sleep(PAUSE)
             state, found, now = self._look()
-            if state not in ("pending", "running"):
+            if error and state not in ("pending", "running"):
                 raise ClaimError(error, claimed=True) from error
             own = self.tags.get("round", "")
-            if found not in (self.before, own):
+            if state not in ("pending", "running") or found not in (self.before, own):
                 return {"claimed": False, "previous": ""}
             self._tag(now)
             self.sleep(PAUSE)
@@ -192,13 +201,14 @@ def _nothing_was_started(error: Exception) -> bool:
 
 
 def main() -> None:
-    """Start it, or say why not."""
+    """Start or take it, or say why not."""
     module = AnsibleAWSModule(
         argument_spec={
             "instance_id": {"type": "str", "required": True},
             "tags": {"type": "dict", "default": {}},
             "hours": {"type": "float", "default": 0},
             "before": {"type": "str", "default": ""},
+            "start": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
@@ -213,7 +223,7 @@ def main() -> None:
         module.params["before"],
     )
     try:
-        found = claim.start()
+        found = claim.start() if module.params["start"] else claim.take()
     except ClaimError as failure:
         module.fail_json_aws(failure.error, claimed=failure.claimed, started=failure.started)
     module.exit_json(changed=found["claimed"], **found)
