@@ -1,8 +1,9 @@
 """The stop drill of a fleet: in one round every worker meets another misfortune.
 
 All but one fail; none keeps another from its work (one answers only after others have begun theirs), and each
-is stopped in the end. Proven here: populate succeeds, though SSH drops and returns and the instance hangs in
-stopping; clone fails, and the stop after it; build fails; the disk is full; the Docker daemon dies;
+is stopped in the end. Those that come to compute share one queue, and lose nothing. Proven here: populate
+succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails, and the stop after it;
+build fails; the disk is full; the Docker daemon dies;
 credentials expire while the run is followed; capacity never comes; the deadline passes during a build, with
 a control node and, killed, without one; a control node's clock is two hours slow. `test_stop_drill.py` names
 the rest.
@@ -24,10 +25,11 @@ import pytest
 from booted import Booted
 from clocks import wrong_clock
 from control_node import ControlNode
-from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
+from ec2_machines import Machines, engine_or_skip, remove
 from ec2_support import describe, emulator, until
 from project import Project
-from toy_round import toy_repository
+from shared_queue import SharedQueue, shared_queue
+from slow_worker import machines_with_dependencies, slow_project
 
 HOURS = {
     "workflow_run_limit_hours": 0.001,
@@ -47,6 +49,10 @@ WORKERS: dict[str, dict[str, Any]] = {
     "never": {"instance_power_capacity_attempts": 2, "instance_power_capacity_backoff_seconds": 0.1},
 }
 IDS = {name: f"i-0000000000000f{number:03x}" for number, name in enumerate(WORKERS)}
+
+#: Workers that get as far as the queue, and how many keys wait there for them.
+COMPUTING = {"good", "engine", "expired"}
+KEYS = 12
 FAULTS = [
     {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
     {"action": "StopInstances", "access_key": "clone", "code": "UnauthorizedOperation", "times": 99},
@@ -61,8 +67,8 @@ ROUNDS = "/var/lib/datajoint-round/rounds/current"
 class Fleet:
     """The machines, and the control nodes that work on them."""
 
-    def __init__(self, project: Project, home: Path, cloud: Machines) -> None:
-        self.project, self.home, self.cloud = project, home, cloud
+    def __init__(self, project: Project, home: Path, cloud: Machines, queue: SharedQueue) -> None:
+        self.project, self.home, self.cloud, self.queue = project, home, cloud, queue
         self.machines = {name: Booted(cloud.ec2, cloud.folder, id_) for name, id_ in IDS.items()}
         self.nodes: list[ControlNode] = []
         self.inventory = home / "inventory"
@@ -76,10 +82,13 @@ class Fleet:
             "hosts": {
                 "localhost": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
             },
-            "children": {"workers": {"hosts": hosts}},
+            "children": {
+                "workers": {"children": {"cpu_optimized": {}, "memory_optimized": {}}},
+                "cpu_optimized": {"hosts": {"good": hosts.pop("good")}},
+                "memory_optimized": {"hosts": hosts},
+            },
         }
         (self.inventory / "hosts.yml").write_text(json.dumps({"all": listed}))
-        self.repository = toy_repository(home / "repository")
 
     def round(
         self, limit: str = "all", environment: dict[str, str] | None = None, **more: Any
@@ -90,15 +99,9 @@ class Fleet:
             "sandbox_home": str(self.home),
             "sandbox_artifacts": str(self.home / "artifacts"),
             "ec2_emulator_key_file": str(self.cloud.folder / "key"),
-            "embedded_database_directory": "",
+            "embedded_database_directory": str(self.queue.directory),
             "round_prepare_command": [],
-            "round_arguments": ["run", "0"],
-            "workflow_source_repository": str(self.repository),
-            "workflow_settings_host": "database.invalid",
-            "workflow_settings_port": 5432,
-            "workflow_settings_user": "nobody",
-            "workflow_settings_password": "nothing",
-            "workflow_settings_database_name": "none",
+            **self.queue.settings(SLOW_STEPS=KEYS, SLOW_SECONDS=0.3),
             **more,
         }
         program = str(Path(sys.executable).with_name("ansible-playbook"))
@@ -115,8 +118,18 @@ class Fleet:
         self.nodes.append(ControlNode(words, self.project.folder, **(environment or {})))
         return self.nodes[-1]
 
-    def go(self, name: str) -> None:
-        """Let a worker's run come to its end."""
+    def in_hand(self, node: ControlNode, *names: str) -> set[int]:
+        """Wait until each of some machines computes something; return the keys."""
+        until(lambda: self._held_by() >= set(names) or node.process.poll() is not None, 900)
+        found = self.queue.in_hand()
+        assert set(found.values()) == set(names), node.output[-3000:]
+        return set(found)
+
+    def _held_by(self) -> set[str]:
+        return set(self.queue.in_hand().values())
+
+    def open_the_gate(self, name: str) -> None:
+        """Let the keys that a worker has in hand, and all others, come to their end."""
         self.machines[name].run("touch", f"{ROUNDS}/output/go")
 
     def states(self) -> set[str]:
@@ -133,13 +146,16 @@ def fleet(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         options = (
             "--backend=container",
-            f"--image={machine_image(BASE)}",
+            f"--image={machines_with_dependencies()}",
             f"--key-file={home / 'ec2' / 'key'}",
             f"--ca-bundle={os.environ.get('PIP_CERT', '')}",
             "--grace=20",
         )
-        with emulator(home / "ec2", [{"id": id_} for id_ in IDS.values()], *options) as ec2:
-            made = Fleet(project, home, Machines(ec2, home / "ec2"))
+        with (
+            emulator(home / "ec2", [{"id": id_} for id_ in IDS.values()], *options) as ec2,
+            shared_queue(home / "ec2") as queue,
+        ):
+            made = Fleet(slow_project(project, home / "clone"), home, Machines(ec2, home / "ec2"), queue)
             yield made
             for node in made.nodes:
                 if node.process.poll() is None:
@@ -153,11 +169,9 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     """One round of the fleet; what its verdict says of each worker, on one line each."""
     fleet.cloud.order(*FAULTS)
     node = fleet.round()
-    for name in ("good", "engine", "expired"):
-        node.says(f"{name} | at work")
-    assert fleet.machines["build"].run("rm", "/etc/ssh/sshd_not_to_be_run") == "", (
-        "it has not answered so far"
-    )
+    fleet.in_hand(node, *COMPUTING)
+    silent = fleet.machines["build"].run("rm", "/etc/ssh/sshd_not_to_be_run")
+    assert silent == "", "it has not answered so far"
     fleet.machines["build"].run("systemctl", "start", "ssh.service")
     fleet.cloud.order(
         *LASTING,
@@ -168,8 +182,9 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     fleet.machines["engine"].run("sh", "-c", "kill -9 $(pidof dockerd)")
     node.says("good | (connection lost")
     node.says("good | (connected again)")
+    fleet.machines["engine"].off(300)
     for name in ("good", "expired"):
-        fleet.go(name)
+        fleet.open_the_gate(name)
     status = node.end()
     (fleet.home / "output").write_text(node.output)
     verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
@@ -200,10 +215,18 @@ def test_one_workers_failure_neither_stops_nor_hides_another(verdicts: dict[str,
     """A verdict for each, and for the round, which names who failed."""
     assert verdicts["status"] == "2"
     assert verdicts["good"].startswith("good: succeeded"), verdicts["output"][-6000:]
-    assert "toy.Toy" in verdicts["good"]
+    assert "slow_pipeline.Slow" in verdicts["good"]
     named = re.search(r"The round failed on ([^:]+):", verdicts["end"])
     assert named, verdicts["end"]
     assert set(named[1].split(", ")) == set(WORKERS) - {"good"}
+
+
+def test_nothing_is_lost_and_the_workers_share_one_queue(fleet: Fleet, verdicts: dict[str, str]) -> None:
+    """Every key is done once, that of the machine whose engine died by those who have noticed."""
+    assert fleet.queue.unfinished() == [], verdicts["output"][-6000:]
+    done = fleet.queue.done_by()
+    assert set(done) == {"good", "expired"}
+    assert sum(done.values()) == KEYS
 
 
 @pytest.mark.parametrize(
@@ -244,17 +267,19 @@ def test_a_control_node_that_is_killed_during_a_build(fleet: Fleet, verdicts: di
 def test_a_control_node_whose_clock_is_two_hours_slow(
     fleet: Fleet, verdicts: dict[str, str], tmp_path: Path
 ) -> None:
-    """The deadline of the machine is the machine's own, a sweep's is the API's; the round succeeds."""
+    """A round on a group of one: the deadline of the machine is the machine's own, a sweep's is the API's."""
     assert verdicts
     fleet.cloud.order()
     began = time.time()
     node = fleet.round(
-        "good",
+        "cpu_optimized",
         wrong_clock(tmp_path, -2),
         instance_deadline_hours=1,
         **HOURS | {"workflow_run_limit_hours": 0.5},
+        **fleet.queue.settings(SLOW_STEPS=KEYS + 2),
     )
-    node.says("good | at work")
+    fleet.in_hand(node, "good")
+    assert {name for name in IDS if fleet.machines[name].state() != "stopped"} == {"good"}
     machine = fleet.machines["good"]
     shown = machine.run("cat", "/etc/systemd/system/instance-deadline.timer.d/round.conf")
     [calendar] = re.findall(r"OnCalendar=(\S+ \S+) UTC", shown)
@@ -262,10 +287,11 @@ def test_a_control_node_whose_clock_is_two_hours_slow(
     assert began < deadline - 3600 < time.time(), "an hour from now by the machine's clock"
     tags = {tag["Key"]: tag["Value"] for tag in describe(fleet.cloud.ec2, IDS["good"])["Tags"]}
     assert began + 3599 < datetime.fromisoformat(tags["round_deadline"]).timestamp() < deadline
-    fleet.go("good")
+    fleet.open_the_gate("good")
     assert node.end() == 0, node.output[-3000:]
-    assert "good: succeeded" in node.output, "the verdict of --limit good"
+    assert re.findall(r"(\w+): succeeded", node.output) == ["good"]
     assert machine.state() == "stopped"
+    assert fleet.queue.unfinished() == []
     rounds = sorted(path.name for path in (fleet.home / "artifacts").iterdir())
     slow = datetime.strptime(rounds[0][:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     assert slow < began - 7000, "its clock was slow indeed"

@@ -1,13 +1,14 @@
 """The stop drill: whatever goes wrong, the instance is stopped, nothing is lost, the message says what to do.
 
-One emulated machine that boots, one database. The rounds that fail come first and leave their keys due; the
-last ones compute them. The other cases, and where they are proven:
+One emulated machine that boots, one database with one small queue. The rounds that fail come first, each with
+keys in hand; the last ones compute what those have left. The other cases, and where they are proven:
 
 - populate succeeds; clone or build fails; disk full; the Docker daemon dies; SSH drops and returns;
   credentials expire while following; an instance hangs in stopping; capacity never comes; the deadline passes
   during a build; the control node is killed during a build; its clock is two hours slow: test_fleet_drill.py
 - some keys fail; the control node is killed before launch; the database is down at the start; a second round
   on a busy worker: test_round.py
+- the control node is killed between the start of the instance and its deadline: test_setup.py
 - the database is lost during the run: test_lost_database.py
 - a stop that cannot be confirmed; two rounds at the same moment: tests/integration/test_instance_power.py
 - the sweep (orphan, held, healthy): tests/integration/test_sweep.py
@@ -19,8 +20,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,20 +27,24 @@ from typing import Any
 import pytest
 from booted import Booted
 from control_node import ControlNode
-from ec2_machines import BASE, Machines, engine_or_skip, machine_image, remove
+from ec2_machines import Machines, engine_or_skip, remove
 from ec2_support import emulator, until
 from project import Project
+from shared_queue import SharedQueue, shared_queue
+from slow_worker import machines_with_dependencies, slow_project
 
 WORKER = "i-0000000000000a001"
+KEYS = 12
 
 
 class Drill:
-    """The machine, the database, and the control nodes that work on them."""
+    """The machine, the queue, and the control nodes that work on them."""
 
-    def __init__(self, project: Project, home: Path, cloud: Machines) -> None:
+    def __init__(self, project: Project, home: Path, cloud: Machines, queue: SharedQueue) -> None:
         self.project = project
         self.home = home
         self.cloud = cloud
+        self.queue = queue
         self.machine = Booted(cloud.ec2, cloud.folder, WORKER)
         self.nodes: list[ControlNode] = []
 
@@ -49,26 +52,39 @@ class Drill:
         """Run a playbook on the machine."""
         given = {
             "ec2_emulator_key_file": str(self.cloud.folder / "key"),
+            "embedded_database_directory": str(self.queue.directory),
+            "round_prepare_command": [],
             "workflow_image_runtime": "docker",
             "workflow_run_grace_seconds": 5,
             "workflow_run_collect_seconds": 10,
+            **self.queue.settings(SLOW_STEPS=KEYS, SLOW_SECONDS=0.2),
         }
         command = self.project.command(self.home, given | variables, "rehearsal")
         command[command.index("run.yml")] = playbook
         self.nodes.append(ControlNode([*command, *options], self.project.folder))
         return self.nodes[-1]
 
-    def container(self, node: ControlNode) -> str:
-        """Wait for the round's container; return its id."""
+    def in_hand(self, node: ControlNode) -> set[int]:
+        """Wait until the round computes something; return the keys, of which none can come to its end."""
+        until(lambda: self.queue.in_hand() or node.process.poll() is not None, 900)
+        found = set(self.queue.in_hand())
+        assert found, node.output[-3000:]
+        return found
+
+    def container(self) -> str:
+        """Id of the round's container."""
         look = ("docker", "ps", "--quiet", "--filter", "label=datajoint-round")
+        [found] = re.findall(r"^[0-9a-f]{12}$", self.machine.run(*look), re.MULTILINE)
+        return str(found)
 
-        def running() -> list[str]:
-            return re.findall(r"^[0-9a-f]{12}$", self.machine.run(*look, check=False), re.MULTILINE)
+    def is_kept(self, steps: set[int]) -> bool:
+        """Whether keys that were in hand wait for another try: some until their crew is found dead."""
+        keys = self.queue.keys()
+        return not self.queue.findings() and all(keys[step] in {"pending", "reserved"} for step in steps)
 
-        until(lambda: running() or node.process.poll() is not None, 900)
-        found = running()
-        assert len(found) == 1, node.output[-3000:]
-        return found[0]
+    def open_the_gate(self) -> None:
+        """Let the keys in hand, and all others, come to their end."""
+        self.machine.run("touch", "/var/lib/datajoint-round/rounds/current/output/go")
 
     def summary(self) -> dict[str, Any]:
         """Read the results that came home last."""
@@ -84,90 +100,97 @@ def drill(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         options = (
             "--backend=container",
-            f"--image={machine_image(BASE)}",
+            f"--image={machines_with_dependencies()}",
             f"--key-file={home / 'ec2' / 'key'}",
             f"--ca-bundle={os.environ.get('PIP_CERT', '')}",
             "--grace=20",
         )
-        with emulator(home / "ec2", [{"id": WORKER}], *options) as ec2:
-            made = Drill(project, home, Machines(ec2, home / "ec2"))
+        with (
+            emulator(home / "ec2", [{"id": WORKER}], *options) as ec2,
+            shared_queue(home / "ec2") as queue,
+        ):
+            made = Drill(slow_project(project, home / "clone"), home, Machines(ec2, home / "ec2"), queue)
             yield made
             for node in made.nodes:
                 if node.process.poll() is None:
                     node.kill()
     finally:
         remove(home / "ec2")
-        program = project.folder / "roles" / "embedded_database" / "files" / "embedded_database.py"
-        subprocess.run([sys.executable, program, "stop", "--directory", home / "database"], check=False)
 
 
 def test_a_container_that_is_killed(drill: Drill) -> None:
     node = drill.play()
-    container = drill.container(node)
+    held = drill.in_hand(node)
     shown = drill.machine.run(
         "systemctl", "show", "datajoint-round", "--property=SuccessAction,FailureAction"
     )
     assert shown == "FailureAction=poweroff\nSuccessAction=poweroff\n"
     timer = drill.machine.run("systemctl", "show", "instance-deadline.timer", "--property=TimersCalendar")
     assert "OnCalendar" in timer
-    drill.machine.run("docker", "kill", "--signal=KILL", container)
+    drill.machine.run("docker", "kill", "--signal=KILL", drill.container())
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert "it was killed (exit status 137), most often because memory ran out" in node.output
     assert "take a larger instance or fewer processes" in node.output
+    assert drill.is_kept(held), drill.queue.keys()
 
 
 def test_a_container_that_hangs_past_its_limit(drill: Drill) -> None:
-    node = drill.play(workflow_run_limit_hours=0.003, workflow_run_grace_seconds=2)
-    drill.machine.run("docker", "pause", drill.container(node))
+    node = drill.play(workflow_run_limit_hours=0.007, workflow_run_grace_seconds=2)
+    held = drill.in_hand(node)
+    drill.machine.run("docker", "pause", drill.container())
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
-    assert "its time limit of 10 s was reached (workflow_run_limit_hours)" in node.output
+    assert "its time limit of 25 s was reached (workflow_run_limit_hours)" in node.output
+    assert drill.is_kept(held), drill.queue.keys()
 
 
 def test_a_connection_that_is_lost_for_good(drill: Drill) -> None:
     """The control node gives up, stops the instance through the API, and says what happened."""
     node = drill.play(workflow_run_patience_seconds=3)
-    drill.machine.run("docker", "pause", drill.container(node))
+    held = drill.in_hand(node)
     drill.cloud.order({"machine": "no_network", "instance": WORKER})
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert drill.machine.reason().startswith("Client.UserInitiatedShutdown")
     assert "the connection to rehearsal1 was lost for 3 s" in node.output
     assert "what the run had not done is due again" in " ".join(node.output.split())
+    assert drill.is_kept(held), drill.queue.keys()
 
 
 def test_force_stop_while_a_key_is_computed(drill: Drill) -> None:
     """The run puts back what it works on and its results come home; then the instance is stopped."""
     node = drill.play()
-    slow = drill.container(node)
-    drill.machine.run("docker", "update", "--cpus", "0.2", slow)
-    node.says("rehearsal1 | ")
+    held = drill.in_hand(node)
     stop = drill.play("playbooks/force_stop.yml")
-    stop.says("Ask the run to stop")
-    drill.machine.run("docker", "update", "--cpus", "2", slow, check=False)
     assert stop.end() == 0, stop.output[-3000:]
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert "of rehearsal1 is stopped" in stop.output
     assert "it was asked to stop (force_stop)" in node.output + stop.output
+    assert drill.summary()["verdict"] == "stopped"
+    assert drill.queue.untried(held), drill.queue.keys()
+    assert drill.is_kept(held), drill.queue.findings()
 
 
 def test_a_control_node_that_is_killed_while_it_follows(drill: Drill) -> None:
     """The run goes on alone, computes all that is due, and its machine switches itself off."""
     node = drill.play()
-    drill.container(node)
-    node.says("Follow the log")
+    drill.in_hand(node)
+    node.says("rehearsal1 | ")
     node.kill()
     assert drill.machine.state() == "running"
     status = drill.play("playbooks/status.yml", "--limit", "rehearsal1")
     assert status.end() == 0, status.output[-3000:]
     assert "rehearsal1 (i-0000000000000a001): " in status.output
+    drill.open_the_gate()
     drill.machine.off(300)
     assert drill.machine.reason().startswith("Client.InstanceInitiatedShutdown")
+    assert drill.queue.unfinished() == [], "every key is done, once, whoever had it in hand before"
+    assert drill.queue.done_by() == {"rehearsal1": KEYS}
 
 
-def test_nothing_was_lost_and_a_round_that_is_not_followed_can_be_followed_later(drill: Drill) -> None:
+def test_a_round_that_is_not_followed_can_be_followed_later(drill: Drill) -> None:
     """Launched and left alone, then followed from a second control node to its end and its results."""
     node = drill.play(round_follow=False, workflow_run_collect_seconds=120)
     assert node.end() == 0, node.output[-3000:]
@@ -179,3 +202,4 @@ def test_nothing_was_lost_and_a_round_that_is_not_followed_can_be_followed_later
     assert drill.machine.state() == "stopped"
     assert drill.summary()["verdict"] == "succeeded"
     assert drill.summary()["message"] == "nothing was due"
+    assert drill.queue.unfinished() == []
