@@ -29,10 +29,10 @@ def engine_or_skip() -> None:
         pytest.skip(f"no Docker engine answers here: {error}")
 
 
-def machine_image(*images: str) -> str:
-    """Have the machines' image, with these images in its engine."""
+def machine_image(*images: str, bare: bool = False) -> str:
+    """Have the machines' image, with these images in its engine; or without an engine."""
     made = subprocess.run(
-        [sys.executable, "-m", "ec2_emulator", "image", *images],
+        [sys.executable, "-m", "ec2_emulator", "image", *(["--bare"] if bare else images)],
         cwd=PROGRAM,
         capture_output=True,
         text=True,

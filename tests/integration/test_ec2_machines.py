@@ -282,10 +282,13 @@ def test_no_image_no_engine_no_key_is_said_in_one_line(
     absent = call("image", "no-such-image:1")
     assert absent.returncode == 2
     assert "no-such-image:1 is neither in this engine nor can it be pulled" in absent.stderr
+    both = call("image", "--bare", BASE)
+    assert both.returncode == 2
+    assert "a bare machine has no engine, and so no images" in both.stderr
     bad = call("start", tmp_path / "new", instances=[{"id": INSTANCE, "public_key": "AAAA"}])
     assert "public_key is no SSH public key" in bad.stderr
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
     silent = call("image")
     assert silent.returncode == 2
     assert "no container engine answers" in silent.stderr
-    assert all(one.stderr.count("\n") == 1 for one in (absent, bad, silent))
+    assert all(one.stderr.count("\n") == 1 for one in (absent, both, bad, silent))

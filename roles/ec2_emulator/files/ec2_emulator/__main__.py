@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("directory", type=Path, help=FOLDER)
     one.add_argument("--watch-pid", type=int, default=0, help=WATCH)
     one = command("image", image, "make the image of machines that are containers, unless it is there")
+    one.add_argument("--bare", action="store_true", help="without an engine and all else that setup installs")
     one.add_argument("images", nargs="*", help="images that a new machine's own engine has")
     one = command("remove", remove, "remove all machines of a folder that are containers, and their disks")
     one.add_argument("directory", type=Path, help=FOLDER)
@@ -88,12 +89,15 @@ def release(options: argparse.Namespace) -> dict[str, Any]:
 
 def image(options: argparse.Namespace) -> dict[str, Any]:
     """Make the machines' image."""
+    if options.bare and options.images:
+        raise BackendError("a bare machine has no engine, and so no images: leave them out, or --bare")
     from . import engine
 
     with engine.errors("the container engine does not tell of itself"):
         flags = engine.isolation_flags(engine.connect().info())
+    kind = "bare" if options.bare else "worker"
     done = subprocess.run(
-        [MAKE_IMAGE, " ".join(options.images), *flags], capture_output=True, text=True, check=False
+        [MAKE_IMAGE, kind, " ".join(options.images), *flags], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise BackendError((done.stderr.strip().splitlines() or ["make_image failed and said nothing"])[-1])
