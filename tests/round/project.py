@@ -8,12 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ec2_support import emulator
+
 ROOT = Path(__file__).resolve().parents[2]
 INSTANCE = "i-0000000000000da7a"
+DECLARED = [{"id": INSTANCE, "name": "sandbox"}]
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,14 @@ def clone(destination: Path) -> Path:
     return destination
 
 
-def machine_state(home: Path, instance: str = INSTANCE) -> dict[str, Any]:
-    """What the emulated EC2 remembers of an instance."""
-    state: dict[str, Any] = json.loads((home / "ec2" / "machines" / instance / "state.json").read_text())
-    return state
+@contextmanager
+def cloud(directory: Path, instances: list[dict[str, Any]] | None = None, *options: str) -> Iterator[Any]:
+    """Have an inventory's emulated EC2 run on after its rounds, so that it can be asked; yield a client."""
+    with emulator(directory, instances or DECLARED, "--lag=0.3", "--grace=5", *options) as ec2:
+        yield ec2
+
+
+def states(ec2: Any) -> dict[str, str]:
+    """What DescribeInstances says of every instance."""
+    listed = [one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]
+    return {one["InstanceId"]: one["State"]["Name"] for one in listed}

@@ -7,10 +7,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
-from project import Project, machine_state
+from project import INSTANCE, Project, cloud, states
 
 from workflow import __version__
 
@@ -21,6 +22,12 @@ for try in $(seq 1800); do
     sleep 0.1
 done
 """
+
+
+@pytest.fixture(scope="module")
+def ec2(sandbox: Path) -> Iterator[Any]:
+    with cloud(sandbox / "ec2") as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,9 @@ def engine() -> Iterator[docker.DockerClient]:
     client.close()
 
 
-def test_a_round_in_a_container(project: Project, sandbox: Path, engine: docker.DockerClient) -> None:
+def test_a_round_in_a_container(
+    project: Project, sandbox: Path, engine: docker.DockerClient, ec2: Any
+) -> None:
     """The image carries the commit; the container is confined, sees the database, and is gone afterwards."""
     watched = subprocess.Popen(
         ["sh", "-c", WATCH],
@@ -65,11 +74,11 @@ def test_a_round_in_a_container(project: Project, sandbox: Path, engine: docker.
     assert image.labels["org.opencontainers.image.version"] == __version__
     assert container["Image"] == image.id
     assert not engine.containers.list(all=True, filters={"label": f"datajoint-round={done.summary['round']}"})
-    assert machine_state(sandbox)["state"] == "stopped"
+    assert states(ec2) == {INSTANCE: "stopped"}
 
 
 def test_a_dockerfile_that_fails_shows_the_end_of_the_build(
-    project: Project, sandbox: Path, engine: docker.DockerClient
+    project: Project, sandbox: Path, engine: docker.DockerClient, ec2: Any
 ) -> None:
     """The step that failed and its last lines are shown; the machine is stopped."""
     assert engine.ping()
@@ -86,4 +95,4 @@ def test_a_dockerfile_that_fails_shows_the_end_of_the_build(
     assert "almost there" in failed.output
     assert "42" in failed.reason()
     assert "Dockerfile" in failed.reason()
-    assert machine_state(sandbox)["state"] == "stopped"
+    assert states(ec2) == {INSTANCE: "stopped"}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ec2_machines import engine_or_skip, left, remove
-from project import Project, machine_state
+from ec2_machines import BASE, engine_or_skip, left, machine_image, remove
+from ec2_support import describe
+from project import Project, cloud
 
 WORKER = "i-0000000000000a001"
 
@@ -42,13 +43,16 @@ def test_a_rehearsal_computes_all_and_the_next_one_finds_nothing_due(project: Pr
     assert summary["database"]["host"] != "127.0.0.1"
     pinned = (home / "known_hosts").read_text()
     assert all(line.startswith(f"{WORKER} ") for line in pinned.splitlines())
-    state = machine_state(home, WORKER)
-    assert state["state"] == "stopped"
     password = (home / "database" / "password").read_text().strip()
     assert password not in first
 
-    again, summary = rehearse(project, home)
+    options = ("--backend=container", f"--image={machine_image(BASE)}", f"--key-file={home / 'ssh_key'}")
+    with cloud(home / "ec2", [{"id": WORKER}], *options, "--grace=20") as ec2:
+        assert describe(ec2, WORKER)["State"]["Name"] == "stopped"
+        again, summary = rehearse(project, home)
+        found = describe(ec2, WORKER)
+    assert found["State"]["Name"] == "stopped"
+    assert found["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     assert summary["message"] == "nothing was due"
     assert (home / "known_hosts").read_text() == pinned
-    assert machine_state(home, WORKER)["state"] == "stopped"
     assert re.search(r"Runtime docker: ", again)

@@ -7,11 +7,21 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from project import Project, machine_state
+from project import INSTANCE, Project, cloud, states
+
+STOPPED = {INSTANCE: "stopped"}
+
+
+@pytest.fixture(scope="module")
+def ec2(sandbox: Path) -> Iterator[Any]:
+    """The sandbox's EC2, from the first test on that asks it between rounds."""
+    with cloud(sandbox / "ec2") as client:
+        yield client
 
 
 def test_the_first_round_brings_results_home_and_stops_the_machine(project: Project, sandbox: Path) -> None:
@@ -23,8 +33,8 @@ def test_the_first_round_brings_results_home_and_stops_the_machine(project: Proj
     assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{7}", summary["round"])
     assert (sandbox / "first" / "log.txt").read_text().strip()
     assert "<html" in (sandbox / "first" / "report.html").read_text()
-    state = machine_state(sandbox)
-    assert state["state"] == "stopped"
+    with cloud(sandbox / "ec2") as client:
+        assert states(client) == STOPPED
 
 
 def test_no_secret_is_left_behind(sandbox: Path) -> None:
@@ -61,7 +71,7 @@ def test_the_second_round_finds_nothing_due(project: Project, sandbox: Path) -> 
     ]
 
 
-def test_a_round_with_failing_keys_says_which(project: Project, sandbox: Path) -> None:
+def test_a_round_with_failing_keys_says_which(project: Project, sandbox: Path, ec2: Any) -> None:
     """The rest is done, the exit status is not 0, the machine is stopped; mended, the next round is good."""
     poison = """
 row = (img.ROIdeltaF - img.ROIBad).to_dicts(limit=1)[0]
@@ -78,7 +88,7 @@ img.ROIdeltaF.update1({**row, 'dff_trace': {'not': 'an array'}})
     }
     assert "failed: svd.PopulationSVD" in failed.reason()
     assert "not a vector of numbers" in failed.reason()
-    assert machine_state(sandbox)["state"] == "stopped"
+    assert states(ec2) == STOPPED
     mend = """
 import numpy as np
 for row in img.ROIdeltaF.to_dicts():
@@ -149,15 +159,20 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
 
 @pytest.mark.parametrize(("variables", "words", "starts"), REFUSED, ids=[case[1][:30] for case in REFUSED])
 def test_bad_input_is_refused_and_the_machine_is_stopped(
-    project: Project, sandbox: Path, variables: dict[str, Any], words: str, starts: bool
+    project: Project, sandbox: Path, ec2: Any, variables: dict[str, Any], words: str, starts: bool
 ) -> None:
     """What can be known beforehand is refused before the machine starts; it is stopped in any case."""
-    refused = project.round(sandbox, **variables)
+    if others := variables.get("ec2_emulator_instances"):
+        with cloud(sandbox / "others", others) as client:
+            refused = project.round(sandbox, ec2_emulator_directory=str(sandbox / "others"), **variables)
+            assert states(client) == {one["id"]: "stopped" for one in others}
+    else:
+        refused = project.round(sandbox, **variables)
+        assert states(ec2) == STOPPED
     assert refused.status == 2, refused.output
     assert words in refused.reason(), refused.output
     assert "Traceback" not in refused.output
     assert ("Ask EC2 to start the instance" in refused.output) == starts
-    assert machine_state(sandbox)["state"] == "stopped"
 
 
 def _with_tables(project: Project, sandbox: Path, script: str) -> None:
@@ -186,7 +201,7 @@ def _with_tables(project: Project, sandbox: Path, script: str) -> None:
 def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path) -> None:
     """The fleet's inventory drives the same API calls; here the API is the emulated one."""
     connection = json.loads((sandbox / "database" / "connection.json").read_text())
-    declared = {
+    declared: dict[str, Any] = {
         "ec2_emulator_directory": str(sandbox / "fleet"),
         "ec2_emulator_instances": [
             {"id": "i-0123456789abcdef0", "name": "cpu1"},
@@ -223,13 +238,12 @@ def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path) -> None:
         "DJ_USER": connection["user"],
         "DJ_PASS": (sandbox / "database" / "password").read_text().strip(),
     }
-    outcome = project.round(sandbox, "aws", secrets, **declared)
+    with cloud(sandbox / "fleet", declared["ec2_emulator_instances"]) as client:
+        outcome = project.round(sandbox, "aws", secrets, **declared)
+        assert states(client) == {"i-0123456789abcdef0": "stopped", "i-0fedcba9876543210": "stopped"}
     assert outcome.status == 0, outcome.output
     assert "cpu1: succeeded" in outcome.reason()
     assert "memory1: succeeded" in outcome.reason()
-    for instance in ("i-0123456789abcdef0", "i-0fedcba9876543210"):
-        state = json.loads((sandbox / "fleet" / "machines" / instance / "state.json").read_text())
-        assert state["state"] == "stopped"
 
 
 def test_inventories_are_complete(project: Project) -> None:
@@ -255,7 +269,7 @@ def test_inventories_are_complete(project: Project) -> None:
             } <= set(variables)
 
 
-def test_a_control_node_that_is_killed(project: Project, sandbox: Path) -> None:
+def test_a_control_node_that_is_killed(project: Project, sandbox: Path, ec2: Any) -> None:
     """The machine is still claimed; the next round is told by whom; force_stop frees it; nothing is lost."""
     process = subprocess.Popen(
         project.command(sandbox, {}),
@@ -271,7 +285,7 @@ def test_a_control_node_that_is_killed(project: Project, sandbox: Path) -> None:
             break
     process.kill()
     process.communicate()
-    assert machine_state(sandbox)["state"] == "running"
+    assert states(ec2) == {INSTANCE: "running"}
 
     refused = project.round(sandbox)
     assert refused.status == 2
@@ -283,7 +297,7 @@ def test_a_control_node_that_is_killed(project: Project, sandbox: Path) -> None:
     command[command.index("run.yml")] = "playbooks/force_stop.yml"
     stopped = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=False)
     assert stopped.returncode == 0, stopped.stdout
-    assert machine_state(sandbox)["state"] == "stopped"
+    assert states(ec2) == STOPPED
     again = project.round(sandbox)
     assert again.status == 0, again.output
 
@@ -316,7 +330,7 @@ def test_a_round_on_the_local_inventory(project: Project, sandbox: Path) -> None
     assert "Ask EC2" not in outcome.output
 
 
-def test_a_machine_that_never_answers_is_stopped(project: Project, sandbox: Path) -> None:
+def test_a_machine_that_never_answers_is_stopped(project: Project, sandbox: Path, ec2: Any) -> None:
     """No connection, no deadline, no launcher: the control node stops the machine and says why."""
     own = project.folder / "inventory" / "sandbox" / "host_vars" / "sandbox.yml"
     own.parent.mkdir()
@@ -328,4 +342,4 @@ def test_a_machine_that_never_answers_is_stopped(project: Project, sandbox: Path
         own.parent.rmdir()
     assert lost.status == 2, lost.output
     assert "Wait until the machine answers" in lost.reason()
-    assert machine_state(sandbox)["state"] == "stopped"
+    assert states(ec2) == STOPPED
