@@ -7,6 +7,8 @@ import secrets
 import sys
 from pathlib import Path
 
+from markdown import block
+
 
 class RefusedError(Exception):
     """Bad input; the message is one line that names it, what is wrong and the fix."""
@@ -24,9 +26,12 @@ def _data(text: str, also: str = "") -> str:
 
 
 def refuse(title: str, error: RefusedError) -> int:
-    """Show why the request is refused; return the exit status."""
+    """Show why the request is refused, on the page of the run too; return the exit status."""
     print(annotate("error", title, str(error)))
     print(f"{title}: {error}", file=sys.stderr)
+    if page := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(page).open("a", encoding="utf-8") as lines:
+            lines.write(f"## ❌ {title}\n\n{block(str(error))}\n\n")
     return 1
 
 

@@ -22,13 +22,14 @@ def block(text: str) -> str:
     return f"{fence}text\n{kept}\n{fence}"
 
 
-def bar(part: int, failed: int, whole: int, width: int = 10) -> str:
-    """Draw how much of the whole is done, and how much failed."""
+def bar(done: int, skipped: int, failed: int, whole: int, width: int = 10) -> str:
+    """Draw how much of the whole is done, is skipped and has failed; even one failure is seen."""
     if whole <= 0:
         return "·" * width
     bad = min(width, -(-failed * width // whole))
-    good = min(width - bad, part * width // whole)
-    return "🟩" * good + "🟥" * bad + "⬜" * (width - good - bad)
+    good = min(width - bad, (done + skipped) * width // whole)
+    left = min(good, skipped * width // whole)
+    return "🟩" * (good - left) + "🟨" * left + "🟥" * bad + "⬜" * (width - good - bad)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

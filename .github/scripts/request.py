@@ -1,7 +1,7 @@
 """What was asked for, checked, and written down as data for ansible-playbook.
 
-`request.py check` checks what can be known early and says which workers are wanted, and the branch's own;
-`request.py write FILE` writes the variables for the playbooks.
+`request.py check` checks what can be known early, and says which workers are wanted, which the inventory has,
+and the branch's own; `request.py write FILE` writes the variables for the playbooks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import fleet
 from commands import RefusedError, hand_on, refuse
 
 WORKER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
@@ -33,6 +34,7 @@ class Request:
     deadline: float
     follow_hours: float
     join: bool
+    dry_run: bool
 
     @property
     def arguments(self) -> list[str]:
@@ -42,7 +44,7 @@ class Request:
 
 
 def own_worker(branch: str) -> str:
-    """Name the worker of a branch: the branch, with an underscore for what no secret's name may have."""
+    """Name the worker, or the group, of a branch: the branch, with _ for what no secret's name may have."""
     return re.sub(r"\W", "_", branch, flags=re.ASCII)
 
 
@@ -53,12 +55,12 @@ def read(given: Mapping[str, str]) -> Request:
     ----------
     given : mapping
         The step's environment: WORKERS, BRANCH, TABLES, RESTRICTION, REF, FOLLOW, DEADLINE, FOLLOW_HOURS,
-        JOIN.
+        JOIN, DRY_RUN.
 
     Returns
     -------
     Request
-        What is wanted; without workers it is the branch's own.
+        What is wanted; without names of workers or groups it is the branch's own.
     """
     inputs = {name: given.get(name, "").strip() for name in ("WORKERS", "TABLES", "RESTRICTION", "REF")}
     for name, value in inputs.items():
@@ -79,6 +81,7 @@ def read(given: Mapping[str, str]) -> Request:
         deadline=_hours("deadline", given.get("DEADLINE") or "24", LEAST_HOURS, MOST_HOURS),
         follow_hours=_hours("the variable FOLLOW_HOURS", given.get("FOLLOW_HOURS") or "5", 0.0, 5.5),
         join=_yes_or_no("join", given.get("JOIN") or "false"),
+        dry_run=_yes_or_no("dry_run", given.get("DRY_RUN") or "false"),
     )
 
 
@@ -135,20 +138,31 @@ def as_data(value: object) -> str:
     return f"!unsafe {json.dumps(value)}" if isinstance(value, str) else json.dumps(value)
 
 
+def check(request: Request, branch: str) -> None:
+    """Say which workers are wanted, whether named one by one, by a group, or by the branch."""
+    known = fleet.read()
+    workers = known.resolve(request.workers)
+    hand_on(
+        "GITHUB_OUTPUT",
+        workers=json.dumps(workers),
+        known_workers=" ".join(known.workers),
+        own_worker=own_worker(branch),
+    )
+    print(f"workers: {' '.join(workers)}; run_workflow {json.dumps(request.arguments)}")
+
+
 def main(arguments: list[str]) -> int:
     """Check, or write."""
     try:
         request = read(os.environ)
+        if arguments[0] == "check":
+            check(request, os.environ["BRANCH"])
     except RefusedError as error:
         return refuse("The request is refused", error)
     if arguments[0] == "write":
         file = Path(arguments[1])
         file.parent.mkdir(exist_ok=True)
         file.write_text(as_data(variables(request, os.environ)) + "\n", encoding="utf-8")
-    else:
-        own = own_worker(os.environ["BRANCH"])
-        hand_on("GITHUB_OUTPUT", workers=json.dumps(request.workers), own_worker=own)
-        print(f"workers: {' '.join(request.workers)}; run_workflow {json.dumps(request.arguments)}")
     return 0
 
 

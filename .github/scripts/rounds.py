@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import remedies
 from commands import RefusedError, annotate
 from markdown import bar, block, code, table
 
 MOST_ERRORS = 5
-
-#: What to do, by the code with which run_workflow ended.
-BY_CODE = {
-    1: "Correct the data or the code that the messages name, then press the button again: only what failed "
-    "is computed again.",
-    2: "Correct tables or restriction as the message says, and press the button again. Nothing was computed.",
-    3: "The database did not answer or did not let us in. Try again later; if it stays so, tell whoever runs "
-    "it, and check the secrets DJ_HOST, DJ_USER and DJ_PASS.",
-    4: "It was stopped before its end. Nothing is lost: press the button again, and it goes on from there.",
-}
-
-#: What to do, by words of the message, where there is no such code.
-BY_WORDS = (
-    (r"is (running|pending): ", "Somebody uses this worker. status shows who, force_stop stops it."),
-    (r"is stopping: ", "It is about to be off. Press the button again in a minute."),
-    (
-        r"credentials|AuthFailure",
-        "AWS did not let us in: tell whoever looks after the secrets here.",
-    ),
-    (r"no capacity", "AWS has no such machine to spare now. Try again later, or on another worker."),
-    (
-        r"cannot be reached|was lost|host key|Permission denied",
-        "Try once more; if it stays so, tell whoever looks after the workers.",
-    ),
-)
-OTHERWISE = "If the message does not help, show this page to whoever looks after the workers."
+MOST_KEYS = 3
+LEGEND = "🟩 done 🟨 skipped 🟥 failed ⬜ not done"
 
 
 def price(text: str, worker: str) -> float | None:
@@ -55,13 +32,34 @@ def price(text: str, worker: str) -> float | None:
     return prices.get(worker, prices.get(""))
 
 
+@dataclass
+class Kind:
+    """Failed keys of one table whose reasons differ in numbers and names only."""
+
+    table: str
+    reason: str
+    keys: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def kinds(summary: Mapping[str, Any]) -> list[Kind]:
+    """Group the failed keys of a round, the most frequent kind first."""
+    found: dict[tuple[str, str], Kind] = {}
+    for one in summary.get("keys", []):
+        if one["outcome"] == "failed":
+            name, reason = str(one["table"]), str(one["reason"])
+            alike = re.sub(r"'[^']*'|\"[^\"]*\"|\{[^{}]*\}|\([^()]*\)|\[[^][]*\]|\d+", "…", reason)
+            found.setdefault((name, alike), Kind(name, reason)).keys.append(one["key"])
+    return sorted(found.values(), key=lambda kind: -len(kind.keys))
+
+
 @dataclass(frozen=True)
 class Told:
-    """A worker's result, as the verdict of a round has it."""
+    """A worker's result, as the verdict of a round has it, and what had been asked for."""
 
     result: dict[str, Any]
     price: float | None
     url: str
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -93,8 +91,11 @@ class Told:
             return []
         if self.state == "still running":
             return [annotate("notice", title, "still running; it stops by itself; status shows how it is")]
-        reasons = [f"{count} of {name} failed: {text}" for (name, text), count in self._errors()]
+        reasons = [f"{len(one.keys)} of {one.table} failed: {one.reason}" for one in self._kinds()]
         return [annotate("error", title, text) for text in [*self._messages(), *reasons][:MOST_ERRORS]]
+
+    def _kinds(self) -> list[Kind]:
+        return kinds(self.result["summary"])
 
     def _what_ran(self) -> str:
         summary, commit = self.result["summary"], self.result["commit"][:7]
@@ -106,30 +107,29 @@ class Told:
             else []
         )
         lines += [summary["message"]] if summary.get("message") == "nothing was due" else []
-        return ", ".join(lines) + "."
+        asked = [f"{name} {code(text)}" for name, text in self.asked.items() if text.strip()]
+        return ", ".join(lines) + ". " + f"Asked for: {', '.join(asked) or 'everything that is due'}."
 
     def _tables(self) -> str:
         rows = [
             [
                 code(one["table"]),
-                bar(one["done"] + one["skipped"], one["failed"], one["due"]),
+                bar(one["done"], one["skipped"], one["failed"], one["due"]),
                 *(str(int(one[name])) for name in ("due", "done", "failed", "skipped")),
             ]
             for one in self.result["summary"].get("tables", [])
             if one["due"]
         ]
-        note = "\n\nSkipped keys have a row that says why, such as a recording that is too short."
-        shown = table(["Table", "", "Due", "Done", "Failed", "Skipped"], rows) if rows else ""
-        return shown + (note if any(row[-1] != "0" for row in rows) else "")
-
-    def _errors(self) -> list[tuple[tuple[str, str], int]]:
-        failed = [one for one in self.result["summary"].get("keys", []) if one["outcome"] == "failed"]
-        return Counter((str(one["table"]), str(one["reason"])) for one in failed).most_common()
+        if not rows:
+            return ""
+        note = " Skipped keys have a row that says why, such as a recording that is too short."
+        shown = table(["Table", "", "Due", "Done", "Failed", "Skipped"], rows)
+        return f"{shown}\n\n{LEGEND}.{note if any(row[-1] != '0' for row in rows) else ''}"
 
     def _messages(self) -> list[str]:
         said = (self.result["failure"], self.result["cause"], self.result["summary"].get("message", ""))
         found = [str(text).strip() for text in said if text and text != "nothing was due"]
-        if found or self._errors():
+        if found or self._kinds():
             return found
         if self.result["exit_code"] > 0:
             return [f"the worker ended with exit code {self.result['exit_code']}; the log says why"]
@@ -138,25 +138,42 @@ class Told:
     def _why(self) -> str:
         if self.state in ("succeeded", "ready", "still running"):
             return ""
-        errors, messages = self._errors(), self._messages()
+        found, messages = self._kinds(), self._messages()
         parts = ["### Why, and what to do", *(block(text) for text in messages)]
-        for (name, text), count in errors[:MOST_ERRORS]:
-            parts.append(f"{count} {'keys' if count > 1 else 'key'} of {code(name)}:\n\n{block(text)}")
-        if len(errors) > MOST_ERRORS:
-            parts.append(f"… and {len(errors) - MOST_ERRORS} more kinds of error: all are in the report.")
-        return "\n\n".join([*parts, f"**What to do:** {self._remedy(' '.join(messages))}"])
+        parts += [self._failed(one) for one in found[:MOST_ERRORS]]
+        if len(found) > MOST_ERRORS:
+            parts.append(f"… and {len(found) - MOST_ERRORS} more kinds of error: all are in the report.")
+        advice = self._remedy(" ".join(messages), found[:MOST_ERRORS])
+        return "\n\n".join([*parts, f"**What to do:** {advice}"])
 
-    def _remedy(self, text: str) -> str:
+    def _failed(self, one: Kind) -> str:
+        number = len(one.keys)
+        named = [", ".join(f"{name} {value}" for name, value in key.items()) for key in one.keys if key]
+        which = "; ".join(code(text) for text in named[:MOST_KEYS]) + (" …" if len(named) > MOST_KEYS else "")
+        words = f"{number} {'keys' if number > 1 else 'key'} of {code(one.table)}"
+        words += f" ({which})" if which else ""
+        return f"{words}{', such as' if number > 1 else ''}:\n\n{block(one.reason)}"
+
+    def _remedy(self, text: str, found: list[Kind]) -> str:
         ended = self.result["summary"] and not self.result["failure"]
-        by_code = BY_CODE.get(self.result["exit_code"]) if ended else None
-        by_words = (remedy for pattern, remedy in BY_WORDS if re.search(pattern, text))
-        return by_code or next(by_words, OTHERWISE)
+        if ended and self.result["exit_code"] in remedies.BY_CODE:
+            return remedies.BY_CODE[self.result["exit_code"]]
+        if not (ended and found):
+            return remedies.of_message(text)
+        advice: dict[str, list[str]] = {}
+        for one in found:
+            advice.setdefault(remedies.of_key(one.reason), []).append(code(one.table))
+        if len(advice) == 1:
+            return next(iter(advice))
+        lines = [f"- {', '.join(dict.fromkeys(tables))}: {remedy}" for remedy, tables in advice.items()]
+        return "\n\n" + "\n".join(lines)
 
     def _cost(self) -> str:
         seconds = int(self.result["machine_seconds"])
         if not seconds:
             return ""
-        spent = f", about {self.price * seconds / 3600:.2f} in money" if self.price is not None else ""
+        cost = self.price and self.price * seconds / 3600
+        spent = "" if cost is None else f", which costs about {cost:.2f} (at {self.price:g} an hour)"
         more = " so far" if self.state == "still running" else ""
         return f"The machine was on for {_time(seconds)}{more}{spent}."
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import remedies
 import rounds
 from commands import RefusedError, annotate, refuse
 from markdown import LONGEST, block, code
@@ -23,6 +24,12 @@ DONE = {
     "setup": "Set up",
     "status": "How the workers are",
 }
+LOOKED = {
+    "force_stop": "Looked, and stopped nothing",
+    "setup": "Looked, and changed nothing",
+}
+ENDED = {"cancelled": "it was cancelled", "skipped": "nothing was started"}
+UNSURE = "Nobody could confirm that the machine is off. Look at it in EC2 now, or press force_stop."
 LINES = 40
 
 
@@ -45,40 +52,52 @@ def load(path: Path) -> list[Any]:
 def of_round(given: Mapping[str, str], report: Path, log: Path) -> tuple[str, list[str]]:
     """Compose the page and the annotations of a round."""
     price = rounds.price(given.get("PRICE", ""), given.get("WORKER", ""))
+    asked = {name.lower(): given.get(name, "") for name in ("TABLES", "RESTRICTION", "REF")}
     results = load(report / "verdict.json")
     parts, notes = [], []
     for result in results:
-        told = rounds.Told(result, price, given.get("RESULTS_URL", ""))
+        told = rounds.Told(result, price, given.get("RESULTS_URL", ""), asked)
         parts.append(told.page())
         notes += told.annotations()
     if not results:
-        worker = given.get("WORKER", "")
-        reason = "it was cancelled" if given.get("OUTCOME") == "cancelled" else "it ended before its verdict"
+        worker, outcome = given.get("WORKER", ""), given.get("OUTCOME")
+        reason = ENDED.get(outcome or "skipped", "it ended before its verdict")
         parts.append(f"## ❌ Round on {code(worker)}: {reason}\n\n{said(log)}")
         notes.append(annotate("error", f"Round on {worker}", f"{reason}; the log of the steps says where"))
-    parts += [f"Afterwards: {code(one)}." for one in load(report / "settled.json") if not results]
-    if given.get("SETTLED") in ("failure", "cancelled"):
-        text = "Nobody could confirm that the machine is off. Look at it in EC2 now, or press force_stop."
-        parts.append(f"> [!CAUTION]\n> {text}")
-        notes.append(annotate("error", "The machine may still be running", text))
-    return "\n\n".join(parts), notes
+    settled = load(report / "settled.json")
+    if not results or any(result["failure"] for result in results):
+        parts += [f"Afterwards the machine was looked at: {code(one)}." for one in settled]
+        parts += ["To end that run, press force_stop."] if any("under way" in one for one in settled) else []
+    return _with_doubts(parts, notes, given)
 
 
 def of_playbook(kind: str, given: Mapping[str, str], report: Path, log: Path) -> tuple[str, list[str]]:
     """Compose the page and the annotations of the other buttons."""
-    good = given.get("OUTCOME") == "success"
-    title = DONE[kind] if good else f"{kind} failed"
-    lines = [["\n".join(one) for one in load(report / "verdict.json")]] if kind == "status" else []
-    shown = block("\n\n".join(lines[0])) if lines and lines[0] else said(log)
-    notes = [] if good else [annotate("error", kind, reason(last_words(log)) or "a step before it failed")]
-    return f"## {'✅' if good else '❌'} {title}\n\n{shown}", notes
+    outcome, why = given.get("OUTCOME"), reason(last_words(log))
+    if outcome == "success":
+        title = LOOKED[kind] if given.get("DRY_RUN") == "true" and kind in LOOKED else DONE[kind]
+        lines = "\n\n".join("\n".join(one) for one in load(report / "verdict.json"))
+        return f"## ✅ {title}\n\n{block(lines) if lines else said(log)}", []
+    title = f"{kind} {'was cancelled' if outcome == 'cancelled' else 'failed'}"
+    parts = [f"## ❌ {title}"]
+    parts += [block(why), f"**What to do:** {remedies.of_message(why)}"] if why else []
+    parts += ["\n\n".join(f"Afterwards: {code(one)}." for one in load(report / "settled.json")), said(log)]
+    notes = [annotate("error", kind, why or f"{title}; the log of the steps says where")]
+    return _with_doubts([part for part in parts if part], notes, given)
+
+
+def _with_doubts(parts: list[str], notes: list[str], given: Mapping[str, str]) -> tuple[str, list[str]]:
+    if given.get("SETTLED") in ("failure", "cancelled"):
+        parts.append(f"> [!CAUTION]\n> {UNSURE}")
+        notes.append(annotate("error", "The machine may still be running", UNSURE))
+    return "\n\n".join(parts), notes
 
 
 def said(log: Path) -> str:
     """Show the last words of the log, folded."""
     lines = last_words(log)
     if not lines:
-        return "A step before it failed: its log says why."
+        return "A step before it failed: what it said is above, or in its log."
     text = "\n".join(lines)[-LONGEST:]  # its end is what matters
     return f"<details><summary>Last words of the log</summary>\n\n{block(text)}\n\n</details>"
 
@@ -92,7 +111,8 @@ def reason(lines: list[str]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page, print the annotations."""
-    kind, log, report = arguments[0], Path(os.environ["RUNNER_TEMP"]) / "playbook.log", Path("report")
+    kind, report = arguments[0], Path("report")
+    log = Path(os.environ["RUNNER_TEMP"]) / f"{'run' if kind == 'round' else kind}.log"
     try:
         if kind == "round":
             page, notes = of_round(os.environ, report, log)

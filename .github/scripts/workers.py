@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from commands import RefusedError, annotate, hand_on, refuse
+from fleet import INVENTORY, PLACE
 
-ROOT = Path(__file__).resolve().parents[2]
-INVENTORY = ROOT / "inventory" / "aws"
 OWN = INVENTORY / "from_secrets.yml"
 
 
@@ -41,17 +39,6 @@ def from_secrets(name: str, instance: str, address: str) -> dict[str, object]:
     return {"all": {"children": {"workers": {"hosts": {name: host}}}}}
 
 
-def known_workers() -> list[str]:
-    """List the workers of the inventory."""
-    listed = subprocess.run(
-        [ROOT / ".venv/bin/ansible-inventory", "-i", INVENTORY, "--list", "--limit", "workers"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return sorted(json.loads(listed.stdout)["_meta"]["hostvars"])
-
-
 def put_down(given: Mapping[str, str]) -> dict[str, str]:
     """Write key and inventory; refuse workers that nobody knows; return variables for later steps."""
     made = {}
@@ -64,15 +51,14 @@ def put_down(given: Mapping[str, str]) -> dict[str, str]:
     name, instance = given["WORKER"], given.get("INSTANCE_ID", "").strip()
     if instance:
         OWN.write_text(json.dumps(from_secrets(name, instance, given.get("INSTANCE_IP", "").strip())) + "\n")
-    wanted = given.get("WORKERS", "").replace(",", " ").split()
-    if wanted and not (instance and wanted == [name]):
-        known = known_workers()
-        for worker in wanted:
-            if worker not in known:
-                raise RefusedError(
-                    f"there is no worker {worker}: choose from {', '.join(known)} (inventory/aws/hosts.yml), "
-                    f"or set the secrets {worker}_instance_id and {worker}_instance_ip"
-                )
+    wanted, known = given.get("WORKERS", "").split(), given.get("KNOWN_WORKERS", "").split()
+    for worker in wanted:
+        if worker not in known and not (instance and worker == name):
+            choice = f"choose from {', '.join(known)} or a group" if known else "there is none yet"
+            raise RefusedError(
+                f"there is no worker {worker}: {choice} ({PLACE}); "
+                f"or set the secrets {worker}_instance_id and {worker}_instance_ip"
+            )
     return made | {"PLAY_LIMIT": ",".join([*(wanted or ["workers"]), "localhost"])}
 
 

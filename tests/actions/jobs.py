@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Job:
     group: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, list[Path]] = field(default_factory=dict)
+    posts: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def workspace(self) -> Path:
@@ -65,11 +67,13 @@ class Job:
 
 
 @dataclass
-class Cancel:
-    """Cancels the job, as the button of the web page does, when a step has said something."""
+class Event:
+    """What happens, once, when a step has said something; without anything to do, the job is cancelled."""
 
     step: str
     words: str
+    do: Callable[[subprocess.Popen[bytes]], object] | None = None
+    over: bool = False
 
 
 def read_file_of_values(file: Path) -> dict[str, str]:

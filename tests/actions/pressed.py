@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,40 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU, MEMORY, OWN = "i-0123456789abcdef0", "i-0fedcba9876543210", "i-00000000000c0de00"
 DATABASE = ROOT / "roles" / "embedded_database" / "files" / "embedded_database.py"
 PASSWORD_OF_AWS = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+#: As people write it: byte order mark and line ends of Windows, an @, odd case, comments behind names.
+LIST = "\ufeff# May press\r\n@Anna  # the postdoc\r\n\r\n\tBOB-2 #\r\nrobot[bot]\r\nd_acme"
+FLEET = """---
+all:
+  hosts:
+    localhost: {ansible_connection: local, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+  children:
+    workers:
+      children:
+        cpu_optimized: {hosts: {cpu1: {instance_power_instance_id: %s}}}
+        memory_optimized: {hosts: {memory1: {instance_power_instance_id: %s}}}
+        gpu_optimized:
+    feature_x: {children: {memory_optimized: }}
+"""
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\r\nb3BlbnNzaC1rZXktdjEAAAAA\r\n-----END OPENSSH PRIVATE KEY-----"
+
+
+#: Stands for the worker: it waits until a file `go` is there or it is told to end; --at-once for nothing.
+TOY = '''"""Stands for the worker."""
+import json, signal, sys, time
+from pathlib import Path
+
+folder, asked = Path(sys.argv[sys.argv.index("--output") + 1]), []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+print("at work", flush=True)
+deadline = time.monotonic() + (0 if "--at-once" in sys.argv else 300)
+while not asked and not (folder / "go").exists() and time.monotonic() < deadline:
+    time.sleep(0.1)
+table = {"table": "toy.Toy", "due": 2, "done": 2, "failed": 0, "skipped": 0, "seconds": 0.1}
+summary = {"verdict": "stopped" if asked else "succeeded", "message": "", "tables": [table], "keys": []}
+(folder / "summary.json").write_text(json.dumps(summary))
+(folder / "report.html").write_text("<html></html>")
+sys.exit(4 if asked else 0)
+'''
 
 
 @dataclass
@@ -48,7 +82,15 @@ class Lab:
             "ANSIBLE_NOCOLOR": "1",
             **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
         }
-        return Runner(folder, self.origin, STAND_INS, dict(self.secrets), environ=environ, **more)
+        known = {"secrets": dict(self.secrets), "environ": environ, "first_id": 1000 * self.count}
+        return Runner(folder, self.origin, STAND_INS, **known, **more)
+
+    def with_a_role(self, variables: dict[str, str] | None = None, **more: Any) -> Runner:
+        """Make a runner that signs in by a role, without keys."""
+        role = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/round"}
+        made = self.runner(variables=role | (variables or {}), **more)
+        del made.secrets["AWS_ACCESS_KEY_ID"], made.secrets["AWS_SECRET_ACCESS_KEY"]
+        return made
 
     def state(self, instance: str = CPU) -> str:
         """Ask EC2 how an instance is."""
@@ -57,6 +99,11 @@ class Lab:
     def faults(self, *faults: dict[str, Any]) -> None:
         """Order what is to go wrong."""
         (self.folder / "ec2" / "faults.json").write_text(json.dumps(faults))
+
+    def let_go(self, worker: str) -> None:
+        """Let the toy on a worker come to its end."""
+        latest = max((self.folder / "worker" / worker / "rounds").glob("2*/output"))
+        (latest / "go").touch()
 
     def requests(self) -> str:
         """Read what was asked of EC2."""
@@ -93,7 +140,7 @@ def edits(folder: Path, connection: dict[str, Any]) -> dict[str, Any]:
         "instance_deadline_directory": f"{home}/deadline",
         "instance_deadline_process_file": f"{machine}/processes",
         "workflow_run_process_file": f"{machine}/processes",
-        "workflow_run_collect_seconds": 20,
+        "workflow_run_collect_seconds": 10,
         "instance_power_sweep_pause_seconds": 1,
         "round_home": home,
         "workflow_image_runtime": "venv",
@@ -135,6 +182,14 @@ def copy_tree(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
 
 
+def lend_environment(folder: Path) -> None:
+    """Have the control node's virtual environment as if just made: it is of the packages of this one."""
+    (folder / ".venv").mkdir()
+    for name in ("bin", "include", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (folder / ".venv" / "control").touch()
+
+
 def publish(folder: Path, *branches: str) -> None:
     """Make a folder a repository of one commit, with further branches."""
     git = ["git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
@@ -144,20 +199,52 @@ def publish(folder: Path, *branches: str) -> None:
         subprocess.run([*git, *words], cwd=folder, check=True)
 
 
-def fork(folder: Path, connection: dict[str, Any]) -> Path:
-    """Make the lab's repository: this tree, and what a lab changes in it."""
+def documented_caller() -> str:
+    """Read the workflow that docs/operations.md gives as an example of one that calls the button."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    [found] = re.findall(r"^```yaml caller\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def change(origin: Path, own: dict[str, Any]) -> None:
+    """Write into inventory/aws/group_vars/workers.yml what a lab writes there."""
+    variables = origin / "inventory" / "aws" / "group_vars" / "workers.yml"
+    variables.write_text(yaml.safe_dump(yaml.safe_load(variables.read_text()) | own))
+
+
+def fork_of(folder: Path, own: dict[str, Any], **branches: dict[str, Any]) -> Path:
+    """Make the lab's repository: this tree, what a lab changes in it, and branches with further variables."""
     origin = folder / "origin"
     copy_tree(origin)
-    variables = origin / "inventory" / "aws" / "group_vars" / "workers.yml"
-    variables.write_text(yaml.safe_dump(yaml.safe_load(variables.read_text()) | edits(folder, connection)))
-    with (origin / ".github" / "workflows" / "start_process_allow_list").open("a") as file:
-        file.write("@Anna  # the postdoc\r\n\r\nbob-2\r\n")
+    change(origin, own)
+    (origin / "inventory" / "aws" / "hosts.yml").write_text(FLEET % (CPU, MEMORY))
+    workflows = origin / ".github" / "workflows"
+    (workflows / "start_process_allow_list").write_bytes(LIST.encode())
+    (workflows / "nightly.yaml").write_text(documented_caller())
     publish(origin, "memory1", "feature/x")
+    for branch, more in branches.items():
+        with on_a_branch(origin, branch):
+            change(origin, more)
+    return origin
+
+
+@contextmanager
+def on_a_branch(origin: Path, branch: str) -> Iterator[None]:
+    """Commit what is changed meanwhile to a branch of its own, which begins at main."""
     git = ["git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    subprocess.run([*git, "checkout", "--quiet", "-b", "slow"], cwd=origin, check=True)
-    (origin / "workflow" / "__main__.py").write_text("import time\n\ntime.sleep(1200)\n")
-    subprocess.run([*git, "commit", "--quiet", "--all", "--message=Takes for ever"], cwd=origin, check=True)
+    subprocess.run([*git, "checkout", "--quiet", "-B", branch, "main"], cwd=origin, check=True)
+    yield
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message=Changed"], cwd=origin, check=True)
     subprocess.run([*git, "checkout", "--quiet", "main"], cwd=origin, check=True)
+
+
+def fork(folder: Path, connection: dict[str, Any]) -> Path:
+    """Make the repository of a lab whose machines are this computer, with a toy, and without scripts."""
+    origin = fork_of(folder, edits(folder, connection))
+    with on_a_branch(origin, "toy"):
+        (origin / "workflow" / "__main__.py").write_text(TOY)
+    with on_a_branch(origin, "elsewhere"):
+        shutil.rmtree(origin / ".github" / "scripts")
     return origin
 
 

@@ -49,13 +49,31 @@ def checkout(job: Job, given: dict[str, str], runner: Runner) -> dict[str, str]:
     raise StepFailedError(f"A branch or tag with the name '{ref}' could not be found")
 
 
+#: A Python that makes a virtual environment of what this test has, and writes down what pip is to install.
+LENT = """#!/bin/sh
+case "$*" in
+"-m venv .venv")
+    mkdir -p .venv/bin && cp "$0" .venv/bin/python && ln -s {own}/bin/ansible* .venv/bin/
+    ;;
+"-m pip install "*) echo "$*" >>{installed} ;;
+*) exec {real} "$@" ;;
+esac
+"""
+
+
 @known("python-version", "python-version-file", "cache", "cache-dependency-path", "check-latest")
 def setup_python(job: Job, given: dict[str, str], runner: Runner) -> dict[str, str]:
     """Put a Python into the path."""
     tools = job.folder / "tools"
     tools.mkdir()
+    real = Path(os.path.realpath(sys.executable))
+    lent = LENT.format(own=sys.prefix, real=real, installed=runner.installed)
     for name in ("python", "python3"):
-        (tools / name).symlink_to(Path(os.path.realpath(sys.executable)))
+        if runner.cached is None:
+            (tools / name).symlink_to(real)
+        else:
+            (tools / name).write_text(lent)
+            (tools / name).chmod(0o755)
     job.path.append(str(tools))
     version = ".".join(map(str, sys.version_info[:3]))
     return {"python-version": version, "python-path": str(tools / "python")}
@@ -63,10 +81,23 @@ def setup_python(job: Job, given: dict[str, str], runner: Runner) -> dict[str, s
 
 @known("path", "key", "restore-keys", "lookup-only", "fail-on-cache-miss")
 def cache(job: Job, given: dict[str, str], runner: Runner) -> dict[str, str]:
-    """Have the packages of this test's own environment in the cache."""
+    """Keep what a job that succeeds has made; or have the packages of this test's own environment already."""
     if given["path"] != ".venv" or len(given["key"]) < 64:
         raise WorkflowError(f"this cache knows the virtual environment by a digest, not {given}")
-    (job.workspace / ".venv").symlink_to(sys.prefix)
+    place, key = job.workspace / ".venv", given["key"]
+    if runner.cached is None:
+        place.symlink_to(sys.prefix)
+    elif key in runner.cached:
+        shutil.copytree(runner.cached[key], place, symlinks=True)
+    else:
+        kept = runner.folder / f"cached-{len(runner.cached)}"
+
+        def keep() -> None:
+            shutil.copytree(place, kept, symlinks=True)
+            runner.cached[key] = kept  # type: ignore[index]
+
+        job.posts.append(keep)
+        return {"cache-hit": ""}
     return {"cache-hit": "true"}
 
 
@@ -83,7 +114,10 @@ def sign_in(job: Job, given: dict[str, str], runner: Runner) -> dict[str, str]:
             raise StepFailedError("Did not get ACTIONS_ID_TOKEN_REQUEST_URL variable")
         if not 900 <= int(given.get("role-duration-seconds") or 3600) <= 43200:
             raise StepFailedError("role-duration-seconds must be from 900 to 43200")
-        key, secret = "ASIAROLE", "role-secret"
+        key, secret = (
+            f"ASIAROLE{sum(step.outputs.get('aws-account-id') is not None for step in job.steps)}",
+            "role",
+        )
     else:
         key, secret = given.get("aws-access-key-id", ""), given.get("aws-secret-access-key", "")
     if not key or not secret:

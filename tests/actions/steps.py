@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from expressions import Expressions, hash_files, text
-from jobs import Cancel, Job, Step, StepFailedError, WorkflowError, read_file_of_values, refuse_unknown
+from jobs import Event, Job, Step, StepFailedError, WorkflowError, read_file_of_values, refuse_unknown
 
 KNOWN_STEP = {"name", "id", "if", "run", "uses", "with", "env", "shell"}
 #: Which contexts GitHub knows where; an expression that uses another one is an error there as here.
@@ -49,7 +49,7 @@ class StepRunner:
     secrets: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
-    cancel: Cancel | None = None
+    events: list[Event] = field(default_factory=list)
 
     def git(self, *arguments: str) -> str:
         """Ask the repository."""
@@ -61,7 +61,7 @@ class StepRunner:
         contexts = {name: job.contexts[name] for name in OF_STEP if name in job.contexts}
         contexts |= {"env": {**job.env, **env}, "steps": steps}
         if "secrets" in job.contexts:
-            contexts["secrets"] = self.secrets
+            contexts["secrets"] = job.contexts["secrets"]
         functions = {
             "always": lambda: True,
             "success": lambda: job.status == "success",
@@ -178,26 +178,35 @@ class StepRunner:
         }
 
     def _wait(self, process: subprocess.Popen[bytes], step: Step, log: Path) -> bool:
-        """Wait for a step; when it is to be cancelled, interrupt it, then end it, as GitHub does."""
+        """Wait for a step, and let happen what is to happen meanwhile; return whether it was cancelled."""
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None:
             if time.monotonic() > deadline:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 raise WorkflowError(f"{step.name} took more than {PATIENCE} s: {log.read_text()[-3000:]}")
-            if self.cancel and self.cancel.step == step.name and self.cancel.words in log.read_text():
-                for number, patience in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5)):
-                    process.send_signal(number)
-                    try:
-                        process.wait(patience)
+            for event in self.events:
+                if not event.over and event.step == step.name and event.words in log.read_text():
+                    event.over = True
+                    if event.do is None:
+                        self._cancel(process)
                         return True
-                    except subprocess.TimeoutExpired:
-                        continue
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                return True
+                    event.do(process)
+                    break
             time.sleep(0.1)
         return False
+
+    def _cancel(self, process: subprocess.Popen[bytes]) -> None:
+        """Interrupt a step, then end it, as GitHub does."""
+        for number, patience in ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5)):
+            process.send_signal(number)
+            try:
+                process.wait(patience)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def masked(self, said: str) -> str:
         """Hide the secrets, and what steps asked to hide."""

@@ -15,11 +15,38 @@ from pathlib import Path
 import docker
 import pytest
 import yaml
+from booted import INSTANCE, Booted, booted
 from ec2_machines import engine_or_skip
 from image_support import BASE, certificates
-from pressed import DATABASE, ROOT, borrow_environment, copy_tree, publish
+from pressed import DATABASE, ROOT, TOY, borrow_environment, copy_tree, lend_environment, publish
 
 ONE_TABLE = {"round_arguments": ["run", "--tables", "svd.PopulationSVD"]}
+#: What the toy needs of an image: no package.
+TOY_IMAGE = """ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+ARG COMMIT
+ARG VERSION
+COPY program.py /program.py
+ENTRYPOINT ["python3", "/program.py"]
+"""
+#: Another cloud's command: it starts and stops an emulated machine, and gives its address the machine's name.
+GCLOUD = """#!{python}
+import sys
+sys.path.insert(0, {helpers!r})
+from pathlib import Path
+import ec2_support as ec2
+api, verb = ec2.client({url!r}), sys.argv[3]
+assert sys.argv[1:] == ["compute", "instances", verb, "worker1"]
+if verb == "start":
+    ec2.started(api, {instance!r})
+    address = ec2.describe(api, {instance!r})["PublicIpAddress"]
+    Path({config!r}).write_text(Path({config!r} + ".template").read_text().replace("ADDRESS", address))
+else:
+    api.stop_instances(InstanceIds=[{instance!r}])
+    ec2.until(lambda: ec2.state(api, {instance!r}) == "stopped")
+with open({asked!r}, "a") as asked:
+    print(verb, file=asked)
+"""
 PAGE = ROOT / "docs" / "local_installation_and_deployment.md"
 pytestmark = pytest.mark.timeout(1800)
 
@@ -33,9 +60,11 @@ class Reader:
         Where the reader starts.
     instead : dict
         What the reader has in place of the page's examples: other names, no other commands.
+    own : dict
+        What is in the reader's environment.
     """
 
-    def __init__(self, folder: Path, instead: dict[str, str]) -> None:
+    def __init__(self, folder: Path, instead: dict[str, str], own: dict[str, str]) -> None:
         self.instead = instead
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("DJ_", "WORKFLOW_", "SANDBOX_"))
@@ -45,7 +74,8 @@ class Reader:
             ["bash", "--noprofile", "--norc"],
             cwd=folder,
             env=inherited
-            | {"ANSIBLE_NOCOLOR": "1", "PATH": f"{tools}:{inherited['PATH']}", "HOME": str(folder)},
+            | {"ANSIBLE_NOCOLOR": "1", "PATH": f"{tools}:{inherited['PATH']}", "HOME": str(folder)}
+            | own,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -131,7 +161,12 @@ def reader(
         "DJ_BACKEND=mysql DJ_HOST=db.example.org DJ_USER=me": f"{own} DJ_USER={database['user']} "
         f"DJ_DATABASE_NAME={database['name']} WORKFLOW_UPSTREAM=declare",
     }
-    made = Reader(folder, instead)
+    # One table is enough: this is no test of computations. ssh looks for its files where the user's home is.
+    one_table = {**ONE_TABLE, "workflow_image_runtime": "venv"}
+    (folder / "one_table.json").write_text(json.dumps(one_table))
+    (folder / ".ssh").mkdir()
+    config = f"-F {folder / '.ssh' / 'config'} -o ControlMaster=auto -o ControlPersist=60s"
+    made = Reader(folder, instead, {"ARGS": f"-e @{folder}/one_table.json", "ANSIBLE_SSH_ARGS": config})
     try:
         yield made
     finally:
@@ -156,11 +191,11 @@ def test_to_try_it(reader: Reader) -> None:
     assert reader.type(clone)[0] == 0
     assert reader.type(enter)[0] == 0
     folder = reader.folder()
-    # What `make run` would install is lent; and one table is enough, since this is no test of computations.
-    (folder / ".venv").symlink_to(sys.prefix)
+    # What `make run` would install is lent, and newer than what it is made from.
+    lend_environment(folder)
     borrow_environment(folder / ".sandbox" / "venv")
-    (folder / "one_table.json").write_text(json.dumps({**ONE_TABLE, "workflow_image_runtime": "venv"}))
-    outcome, printed = reader.type(f"{run} --assume-old=.venv/control ARGS='-e @one_table.json'")
+    outcome, printed = reader.type(run)
+    assert "installing" not in printed
     assert outcome == 0, printed
     assert "sandbox: succeeded" in printed
     outcome, printed = reader.type(status)
@@ -209,21 +244,70 @@ def test_in_rounds_on_this_machine(reader: Reader, database: dict[str, str]) -> 
     assert (outcome, "with exit code 0" in " ".join(printed.split())) == (0, True), printed
 
 
-def test_another_cloud_is_started_before_and_stopped_after(reader: Reader) -> None:
-    """Its command has a stand-in: the cloud's account is nobody's here."""
-    [yaml_text] = re.findall(
-        r"^```yaml\n(.*?)^```$", sections()["Another machine, another cloud"], re.MULTILINE | re.DOTALL
-    )
-    assert yaml.safe_load(yaml_text)["workstation"]["ansible_host"]
-    tools = Path(reader.type('echo "$HOME"')[1].strip()) / "tools"
-    (tools / "gcloud").write_text(f'#!/bin/sh\necho "$@" >>{tools}/asked\n')
-    (tools / "gcloud").chmod(0o755)
-    for command in commands("Another machine, another cloud"):
+@pytest.fixture
+def workstation(reader: Reader, tmp_path: Path) -> Iterator[Booted]:
+    """A machine that is reached over SSH by its name, as the user `lab`, who may use its Docker engine."""
+    home = Path(reader.type('echo "$HOME"')[1].strip())
+    with booted(tmp_path / "ec2", BASE) as machine:
+        config = home / ".ssh" / "config"
+        known, key = home / ".ssh" / "known_hosts", machine.directory / "key"
+        config.with_suffix(".template").write_text(
+            "Host workstation.example.org\n  HostName ADDRESS\n  HostKeyAlias workstation.example.org\n"
+            f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n"
+            f"  IdentityFile {key}\n  IdentitiesOnly yes\n"
+        )
+        machine.on()
+        machine.run("useradd", "--create-home", "--groups", "docker", "--shell", "/bin/bash", "lab")
+        machine.run("cp", "-r", "/home/ubuntu/.ssh", "/home/lab/.ssh")
+        machine.run("chown", "-R", "lab:lab", "/home/lab/.ssh")
+        keys = machine.run("sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+        known.write_text("".join(f"workstation.example.org {key}\n" for key in keys))
+        machine.api.stop_instances(InstanceIds=[INSTANCE])
+        machine.off()
+        (home / "tools" / "gcloud").write_text(
+            GCLOUD.format(
+                python=sys.executable,
+                helpers=str(ROOT / "tests" / "integration"),
+                url=machine.api.meta.endpoint_url,
+                instance=INSTANCE,
+                config=str(config),
+                asked=str(home / "asked"),
+            )
+        )
+        (home / "tools" / "gcloud").chmod(0o755)
+        yield machine
+
+
+def test_another_machine_of_another_cloud(reader: Reader, workstation: Booted, tmp_path: Path) -> None:
+    """Over SSH, with a toy of a computation; the cloud's command starts and stops an emulated machine."""
+    section = "Another machine, another cloud"
+    [text] = re.findall(r"^```yaml\n(.*?)^```$", sections()[section], re.MULTILINE | re.DOTALL)
+    folder = reader.folder()
+    hosts = folder / "inventory" / "local" / "hosts.yml"
+    before, _, _ = hosts.read_text().partition("        this_machine:")
+    hosts.write_text(before + text)
+    toy = tmp_path / "toy"
+    (toy / "requirements").mkdir(parents=True)
+    (toy / "requirements" / "worker.txt").touch()
+    (toy / "program.py").write_text(TOY)
+    (toy / "Dockerfile").write_text(TOY_IMAGE)
+    publish(toy)
+    variables = folder / "inventory" / "local" / "group_vars" / "workers.yml"
+    own = {
+        "workflow_source_repository": str(toy),
+        "workflow_source_ship": True,
+        "round_arguments": ["run", "--at-once"],
+        "round_home": "~/datajoint-round",
+    }
+    variables.write_text(yaml.safe_dump(yaml.safe_load(variables.read_text()) | own))
+    for command in commands(section):
         outcome, printed = reader.type(command)
         assert outcome == 0, printed
-    assert "nothing was due" in printed
-    asked = (tools / "asked").read_text().splitlines()
-    assert asked == ["compute instances start worker1", "compute instances stop worker1"]
+        assert "gcloud" in command.split()[0] or "workstation: succeeded" in printed, printed
+    assert len(list(folder.glob("artifacts/*/workstation/report.html"))) == 1
+    asked = (Path(reader.type('echo "$HOME"')[1].strip()) / "asked").read_text().splitlines()
+    assert asked == ["start", "stop"]
+    assert workstation.state() == "stopped"
 
 
 def test_as_a_plain_container(reader: Reader, database: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ec2_support import started
+from ec2_support import started, until
 from jobs import annotations
 from pressed import CPU, MEMORY, OWN, Lab
 
@@ -31,20 +31,18 @@ def test_the_list_counts_for_every_button(lab: Lab, button: str) -> None:
     assert len(lab.requests()) == before
 
 
-def test_force_stop_stops_what_is_on(lab: Lab) -> None:
-    """A dry run of it does not; one that AWS refuses says so."""
+def test_force_stop_that_aws_refuses_says_so(lab: Lab) -> None:
+    """What it does to a round is in test_start_process.py."""
     started(lab.ec2, MEMORY)
-    looked = lab.runner().run("force_stop.yaml", workers="memory1", dry_run=True)["force_stop memory1"]
-    assert (looked.status, lab.state(MEMORY)) == ("success", "running"), looked.log
     lab.faults({"action": "StopInstances", "code": "UnauthorizedOperation", "message": "You may not."})
     refused = lab.runner().run("force_stop.yaml", workers="memory1")["force_stop memory1"]
     assert (refused.status, lab.state(MEMORY)) == ("failure", "running")
     assert "these credentials may not do that" in annotations(refused)[0]
     assert "IT MAY STILL BE RUNNING" in annotations(refused)[0]
-    lab.faults()
-    stopped = lab.runner().run("force_stop.yaml", workers="memory1")["force_stop memory1"]
-    assert (stopped.status, lab.state(MEMORY)) == ("success", "stopped"), stopped.log
-    assert "✅ Stopped" in stopped.summary
+    assert "❌ force_stop failed" in refused.summary
+    assert "tell whoever looks after the secrets" in refused.summary
+    lab.ec2.stop_instances(InstanceIds=[MEMORY])
+    until(lambda: lab.state(MEMORY) == "stopped")
 
 
 def test_the_sweep_stops_what_is_past_its_deadline(lab: Lab) -> None:
@@ -63,7 +61,7 @@ def test_the_sweep_stops_what_is_past_its_deadline(lab: Lab) -> None:
     job = lab.runner(event="schedule").run("sweep.yaml")["sweep"]
     assert (job.status, lab.state(CPU)) == ("success", "stopped"), job.log
     assert "✅ Sweep done" in job.summary
-    assert f"stopped: {CPU}" in job.summary
+    assert f"```text\nstopped: {CPU}\n```" in job.summary
 
 
 def test_setup_looks_before_it_starts_anything(lab: Lab) -> None:
@@ -72,4 +70,5 @@ def test_setup_looks_before_it_starts_anything(lab: Lab) -> None:
     assert job.status == "success", job.log
     assert job.group == "worker-cpu1", "not while a round is on it"
     assert "StartInstances" not in lab.requests()[before:]
-    assert "✅ Set up" in job.summary
+    assert "✅ Looked, and changed nothing" in job.summary
+    assert f"cpu1 ({CPU}): it is off, and a dry run looks at machines that are on" in job.summary

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,55 +15,97 @@ from typing import Any
 import pytest
 import yaml
 from jobs import read_file_of_values
-from pressed import KEY, ROOT
+from pressed import KEY, LIST, ROOT
 
 SCRIPTS = ROOT / ".github" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import allowed  # noqa: E402
 import commands  # noqa: E402
+import fleet  # noqa: E402
 import markdown  # noqa: E402
+import remedies  # noqa: E402
 import request  # noqa: E402
 import rounds  # noqa: E402
 import summary  # noqa: E402
 import workers  # noqa: E402
 
-LIST = "\ufeff# people\r\n\r\n@Anna # postdoc\r\n  bob-2  \r\nrobot[bot]\n"
+
+@pytest.mark.parametrize("user", ["anna", "ANNA", "Bob-2", "robot[bot]", "D_acme"])
+def test_the_list_as_people_write_it(user: str, tmp_path: Path) -> None:
+    assert ask(tmp_path, LIST.encode(), user).stdout == "on the list\n"
 
 
-@pytest.mark.parametrize("user", ["anna", "ANNA", "Bob-2", "robot[bot]"])
-def test_the_list_as_people_write_it(user: str) -> None:
-    allowed.check(LIST.removeprefix("\ufeff"), [user])
+@pytest.mark.parametrize(
+    ("user", "again"),
+    [
+        *[(user, user) for user in ("ann", "annA2", "bob", "postdoc", "May", "robot", "dependabot[bot]")],
+        *[(user, user) for user in ("anna bob-2", "@anna", "anna\nbob-2", "anna#", "ann\u0430", "")],
+        *[("anna", "mallory"), ("mallory", "anna"), ("anna", ""), ("", "anna"), ("anna", "anna\r")],
+    ],
+)
+def test_who_is_not_listed(user: str, again: str, tmp_path: Path) -> None:
+    """Neither who begins like one who is, nor somebody else's "Re-run", nor one of whom nothing is known."""
+    done = ask(tmp_path, LIST.encode(), user, again)
+    assert done.returncode == 1
+    [line] = done.stdout.splitlines()
+    assert line.startswith("::error title=Not on the list::")
+    assert "may not start this yet: add a line with your user name" in line or "give ACTOR and" in line
 
 
-@pytest.mark.parametrize("user", ["ann", "bob", "postdoc", "people", "", "anna bob-2"])
-def test_who_is_not_listed(user: str) -> None:
-    with pytest.raises(commands.RefusedError, match="may not start this yet: add a line with your user name"):
-        allowed.check(LIST.removeprefix("\ufeff"), ["anna", user])
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        ("bob, carl", 2),
+        ("@@bob", 2),
+        ("bob\rmallory", 2),
+        ("bob\u2028mallory", 2),
+        ("mal\u200blory", 2),
+        ("*", 2),
+        ("\xff", 2),
+    ],
+)
+def test_a_list_with_anything_but_names_is_refused(line: str, number: int, tmp_path: Path) -> None:
+    done = ask(tmp_path, f"anna\n{line}\n".encode("latin-1" if line == "\xff" else "utf-8"), "anna")
+    assert f"line {number} of start_process_allow_list is no user name" in done.stdout
 
 
-def test_a_list_with_anything_but_names_is_refused() -> None:
-    with pytest.raises(commands.RefusedError, match="line 2 of start_process_allow_list is no user name"):
-        allowed.check("anna\nbob, carl\n", ["anna"])
+@pytest.mark.parametrize("end", ["\r", "\u2028", "\u0085", "\f"])
+def test_a_comment_hides_no_name(end: str, tmp_path: Path) -> None:
+    """What a reviewer sees as one line is one."""
+    done = ask(tmp_path, f"anna # the postdoc{end}mallory\n".encode(), "mallory")
+    assert "@mallory may not start this yet" in done.stdout
+
+
+def ask(folder: Path, text: bytes, actor: str, again: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the script in a repository with a list of its own."""
+    shutil.copytree(SCRIPTS, folder / "scripts")
+    (folder / "workflows").mkdir()
+    (folder / "workflows" / "start_process_allow_list").write_bytes(text)
+    return run(
+        folder / "scripts" / "allowed.py", ACTOR=actor, TRIGGERING_ACTOR=actor if again is None else again
+    )
 
 
 def test_our_own_list_is_empty_until_a_lab_fills_it() -> None:
     assert allowed.names(allowed.LIST.read_text()) == []
 
 
-def test_the_script_refuses_when_nobody_is_known() -> None:
-    done = run("allowed.py", ACTOR="", TRIGGERING_ACTOR="")
-    assert (done.returncode, "give ACTOR" in done.stdout) == (1, True)
-
-
-def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(script: str | Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, SCRIPTS / script, *arguments],
-        env={"PATH": os.environ["PATH"], **environment},
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_refusal_is_on_the_page_too(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    done = run("request.py", "check", **GIVEN, WORKERS="<img src=x>", GITHUB_STEP_SUMMARY=str(page))
+    assert done.returncode == 1
+    assert page.read_text().startswith("## ❌ The request is refused\n\n```text\nworkers: '<img'")
 
 
 GIVEN = {"BRANCH": "main", "GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "2", "GITHUB_WORKSPACE": "/work space"}
@@ -100,6 +144,8 @@ def test_a_request_with_everything() -> None:
         ({"REF": "-x"}, "ref '-x'"),
         ({"FOLLOW": "maybe"}, "follow is 'maybe': give true or false"),
         ({"DEADLINE": "nan"}, "deadline is 'nan'"),
+        ({"DRY_RUN": "True"}, "dry_run is 'True': give true or false"),
+        ({"JOIN": "$(id)"}, "join is '$(id)': give true or false"),
         ({"DEADLINE": "169"}, "give hours, from 0.5 to 168"),
         ({"FOLLOW_HOURS": "7"}, "the variable FOLLOW_HOURS is '7'"),
     ],
@@ -130,11 +176,88 @@ def test_written_strings_are_marked_as_data(tmp_path: Path) -> None:
     assert yaml.load(text, Loader) == {"a": [hostile, 1, True, 0.5], "b": {}}
 
 
-def test_the_script_hands_workers_on(tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    done = run("request.py", "check", **GIVEN, WORKERS="cpu1", GITHUB_OUTPUT=str(output))
+LISTED: dict[str, Any] = {
+    "all": {"children": ["ungrouped", "workers", "feature_x", "empty"]},
+    "ungrouped": {"hosts": ["localhost"]},
+    "workers": {"hosts": ["gpu1"], "children": ["cpu_optimized"]},
+    "cpu_optimized": {"hosts": ["cpu2", "cpu1"]},
+    "feature_x": {"children": ["cpu_optimized"], "hosts": ["no_worker"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "workers"),
+    [
+        (["cpu2"], ["cpu2"]),
+        (["cpu_optimized"], ["cpu1", "cpu2"]),
+        (["cpu2", "cpu_optimized", "cpu2"], ["cpu2", "cpu1"]),
+        (["feature_x"], ["cpu1", "cpu2"]),
+        (["workers"], ["cpu1", "cpu2", "gpu1"]),
+        (["all"], ["all"]),
+        (["localhost", "unheard_of"], ["localhost", "unheard_of"]),
+    ],
+)
+def test_groups_stand_for_their_workers(names: list[str], workers: list[str]) -> None:
+    """A host that is no worker is none here either; what nobody knows may be known by secrets."""
+    assert fleet.of(LISTED).resolve(names) == workers
+
+
+def test_a_group_without_workers_is_refused() -> None:
+    with pytest.raises(commands.RefusedError, match="the group empty has no worker: put one into it"):
+        fleet.of(LISTED).resolve(["cpu1", "empty"])
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the script reads of a repository: the shipped inventory, scripts, an environment."""
+    for name in (".github/scripts", "inventory/aws"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return tmp_path
+
+
+def test_the_script_hands_workers_on(checkout: Path) -> None:
+    """The shipped inventory has no worker yet; a lab's has, and its groups may have a branch's name."""
+    script, output = checkout / ".github" / "scripts" / "request.py", checkout / "output"
+    done = run(script, "check", **GIVEN, WORKERS="cpu1", GITHUB_OUTPUT=str(output))
     assert done.returncode == 0, done.stderr
-    assert read_file_of_values(output) == {"workers": '["cpu1"]', "own_worker": "main"}
+    assert read_file_of_values(output) == {"workers": '["cpu1"]', "known_workers": "", "own_worker": "main"}
+    hosts = checkout / "inventory" / "aws" / "hosts.yml"
+    hosts.write_text(re.sub(r"^(\s*)# (\s*\w+:)", r"\1\2", hosts.read_text(), flags=re.MULTILINE))
+    done = run(script, "check", **GIVEN, GITHUB_OUTPUT=str(output))
+    assert done.returncode == 0, done.stderr
+    assert read_file_of_values(output)["workers"] == '["cpu1"]'
+    assert read_file_of_values(output)["known_workers"] == "cpu1 memory1"
+
+
+def test_an_inventory_that_cannot_be_read_is_refused(checkout: Path) -> None:
+    (checkout / "inventory" / "aws" / "hosts.yml").write_text("all: [\n")
+    done = run(checkout / ".github" / "scripts" / "request.py", "check", **GIVEN, GITHUB_OUTPUT="/dev/null")
+    assert (
+        done.returncode,
+        "the inventory cannot be read: correct inventory/aws/hosts.yml" in done.stdout,
+    ) == (1, True)
+    assert "YAML parsing failed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"KNOWN_WORKERS": "cpu1 cpu2"},
+            "there is no worker gpu1: choose from cpu1, cpu2 or a group (inventory/aws",
+        ),
+        (
+            {},
+            "there is no worker gpu1: there is none yet (inventory/aws/hosts.yml); or set the secrets gpu1_",
+        ),
+        ({"SSH_KEY": "ssh-ed25519 AAAA"}, "the secret SSH_KEY is no private key"),
+    ],
+)
+def test_a_worker_that_nobody_knows(given: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(commands.RefusedError) as refused:
+        workers.put_down({"WORKER": "gpu1", "WORKERS": "gpu1", "RUNNER_TEMP": str(tmp_path), **given})
+    assert str(refused.value).startswith(words)
 
 
 def test_the_key_file(tmp_path: Path) -> None:
@@ -180,18 +303,21 @@ def test_markdown_is_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "failed", "whole", "bar"),
+    ("done", "skipped", "failed", "whole", "bar"),
     [
-        (0, 0, 0, "····"),
-        (4, 0, 4, "🟩🟩🟩🟩"),
-        (0, 1, 1000, "🟥⬜⬜⬜"),
-        (999, 1, 1000, "🟩🟩🟩🟥"),
-        (1, 0, 2, "🟩🟩⬜⬜"),
+        (0, 0, 0, 0, "····"),
+        (4, 0, 0, 4, "🟩🟩🟩🟩"),
+        (0, 0, 1, 1000, "🟥⬜⬜⬜"),
+        (999, 0, 1, 1000, "🟩🟩🟩🟥"),
+        (1, 0, 0, 2, "🟩🟩⬜⬜"),
+        (2, 2, 0, 4, "🟩🟩🟨🟨"),
+        (0, 3, 1, 4, "🟨🟨🟨🟥"),
+        (21, 1, 0, 22, "🟩🟩🟩🟩"),
     ],
 )
-def test_bars(part: int, failed: int, whole: int, bar: str) -> None:
+def test_bars(done: int, skipped: int, failed: int, whole: int, bar: str) -> None:
     """One failure among a thousand is seen."""
-    assert markdown.bar(part, failed, whole, 4) == bar
+    assert markdown.bar(done, skipped, failed, whole, 4) == bar
 
 
 def test_prices() -> None:
@@ -225,8 +351,32 @@ def test_a_page_with_hostile_names() -> None:
     assert len(rows) == 3
     assert rows[2].replace("\\|", "").count("|") == rows[0].count("|")
     assert "javascript" not in page
-    assert "on for 1 h 30 min, about 0.75 in money" in page
+    assert "on for 1 h 30 min, which costs about 0.75 (at 0.5 an hour)" in page
     assert all("\n" not in note for note in told.annotations())
+
+
+def test_errors_that_differ_in_names_only_are_one() -> None:
+    """With the first keys, so that one knows which recordings to look at; and what to do about each kind."""
+    many = [
+        {
+            **failed(1, f"trace of ROI {{'roi': {number}}} has {number} NaN"),
+            "key": {"subject": 7, "roi": number},
+        }
+        for number in range(12)
+    ]
+    many += [failed(2, "the worker was killed (SIGKILL) by the kernel, which was out of memory")]
+    summary_of_run = {"verdict": "failed", "tables": [], "keys": many}
+    page = rounds.Told(
+        result(exit_code=1, summary=summary_of_run), None, "", {"tables": "t.*", "ref": ""}
+    ).page()
+    assert (
+        "12 keys of `t.T1` (`subject 7, roi 0`; `subject 7, roi 1`; `subject 7, roi 2` …), such as:" in page
+    )
+    assert page.count("has 0 NaN") == 1
+    assert "has 5 NaN" not in page
+    assert "\n- `t.T1`: Correct the data or the code" in page
+    assert "\n- `t.T2`: It needs more memory than the machine has" in page
+    assert "Asked for: tables `t.*`." in page
 
 
 def test_a_page_of_many_errors_names_the_first() -> None:
@@ -253,6 +403,12 @@ def test_a_page_of_many_errors_names_the_first() -> None:
         ({"failure": "i-1 is running: round r of bob is on it"}, "status shows who, force_stop stops it"),
         ({"failure": "i-1 is stopping: x"}, "again in a minute"),
         ({"failure": "AWS has no capacity"}, "or on another worker"),
+        (
+            {"failure": "the AWS credentials have expired; sign in"},
+            "press the button again. If it happens again",
+        ),
+        ({"failure": "AWS does not accept these credentials"}, "tell whoever looks after the secrets"),
+        ({"failure": "cpu1 did not answer within 600 s"}, "Try once more"),
         ({"failure": "something new"}, "show this page to whoever looks after the workers"),
         ({"detached": True}, "⏳"),
         ({"planned": "run"}, "would do `run`; nothing was started"),
@@ -288,9 +444,38 @@ def test_the_page_of_the_other_buttons(tmp_path: Path) -> None:
     assert summary.reason(log.read_text().splitlines()) == "it is wrong"
     assert note == "::error title=force_stop::it is wrong"
     (tmp_path / "verdict.json").write_text(json.dumps([["cpu1: stopped", "round r: ended"]]))
+    looked = {"OUTCOME": "success", "DRY_RUN": "true"}
+    assert summary.of_playbook("force_stop", looked, tmp_path, log)[0].startswith(
+        "## ✅ Looked, and stopped nothing"
+    )
+    assert summary.of_playbook("setup", looked, tmp_path, log)[0].startswith(
+        "## ✅ Looked, and changed nothing"
+    )
     page, notes = summary.of_playbook("status", {"OUTCOME": "success"}, tmp_path, log)
     assert "cpu1: stopped\nround r: ended" in page
     assert notes == []
+
+
+def test_the_page_of_a_job_that_was_cancelled(tmp_path: Path) -> None:
+    """What was found afterwards is on it, and what to do where nobody found out."""
+    (tmp_path / "settled.json").write_text(json.dumps(["its run is under way: it goes on"]))
+    given = {"WORKER": "cpu1", "OUTCOME": "cancelled", "SETTLED": "success"}
+    page, [_] = summary.of_round(given, tmp_path, tmp_path / "none")
+    assert "❌ Round on `cpu1`: it was cancelled" in page
+    assert "looked at: `its run is under way: it goes on`.\n\nTo end that run, press force_stop." in page
+    for kind in ("force_stop", "setup"):
+        page, notes = summary.of_playbook(
+            kind, {"OUTCOME": "cancelled", "SETTLED": "cancelled"}, tmp_path, tmp_path / "no"
+        )
+        assert page.startswith(f"## ❌ {kind} was cancelled")
+        assert "[!CAUTION]" in page
+        assert len(notes) == 2
+
+
+def test_what_to_do_about_keys() -> None:
+    assert "larger worker" in remedies.of_key("MemoryError: Unable to allocate 8 GiB")
+    assert "stays done" in remedies.of_key("the connection to the database was lost")
+    assert "Correct the data or the code" in remedies.of_key("ValueError: no spikes")
 
 
 def test_of_a_long_log_the_end_is_shown(tmp_path: Path) -> None:

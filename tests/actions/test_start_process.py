@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ec2_support import until
-from jobs import Cancel, Job, annotations
-from pressed import CPU, KEY, MEMORY, OWN, PASSWORD_OF_AWS, Lab
+from jobs import Event, Job, WorkflowError, annotations
+from pressed import CPU, KEY, MEMORY, OWN, PASSWORD_OF_AWS, Lab, on_a_branch
 
 pytestmark = pytest.mark.timeout(1800)
 BUTTON = "start_process.yaml"
 ONE_TABLE = {"workers": "cpu1", "tables": "svd.PopulationSVD"}
 HOSTILE = "{{ lookup('pipe', 'touch PWNED') }}${{ github.token }}\"; touch PWNED; $(touch PWNED)`touch PWNED`"
+
+
+EXPIRED = {"code": "RequestExpired", "message": "Request has expired."}
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a step as a lost runner would."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def caller(lab: Lab, *changes: tuple[str, str]) -> str:
+    """Commit a changed nightly.yaml to a branch with workers of its own; return the branch."""
+    with on_a_branch(lab.origin, "feature/x"):
+        path = lab.origin / ".github" / "workflows" / "nightly.yaml"
+        text = path.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+    return "feature/x"
 
 
 def nothing_was_started(lab: Lab, before: int) -> bool:
@@ -42,7 +65,8 @@ def test_the_button_runs_a_round_and_tells(lab: Lab, pressed: dict[str, Job]) ->
     assert re.search(r"\| `svd\.PopulationSVD` \| 🟩+ \| 22 \| 21 \| 0 \| 1 \|", job.summary), job.summary
     seconds = verdict["machine_seconds"]
     assert seconds > 3
-    assert f"about {10 * seconds:.2f} in money" in job.summary
+    assert f"which costs about {10 * seconds:.2f} (at 36000 an hour)" in job.summary
+    assert "Asked for: tables `svd.PopulationSVD`." in job.summary
     assert "[Download report, summary and log](https://github.invalid/lab/round/" in job.summary
     kept = {file.name for file in job.artifacts["round-main-1"]}
     assert {"log.txt", "summary.json", "report.html", "verdict.json"} == kept
@@ -70,15 +94,19 @@ def test_the_key_is_put_down_as_ssh_wants_it(lab: Lab, pressed: dict[str, Job], 
     assert said["WORKER_SSH_KEY_FILE"].endswith("/temp/worker_ssh_key")
 
 
-@pytest.mark.parametrize("user", ["mallory", "annA2", "bob"])
-def test_who_is_not_on_the_list_is_refused_politely(lab: Lab, user: str) -> None:
-    """Before any credential is touched; Anna pressing "Re-run" does not make it hers."""
+@pytest.mark.parametrize(
+    ("actor", "again", "refused"),
+    [("annA2", "anna", "annA2"), ("anna", "mallory", "mallory"), ("dependabot[bot]", "", "dependabot[bot]")],
+)
+def test_who_is_not_on_the_list_is_refused_politely(lab: Lab, actor: str, again: str, refused: str) -> None:
+    """Before any credential is touched; "Re-run" makes nobody's press Anna's, nor Anna's Mallory's."""
     before = len(lab.requests())
-    jobs = lab.runner(actor=user, triggering_actor="anna").run(BUTTON, **ONE_TABLE)
+    jobs = lab.runner(actor=actor, triggering_actor=again).run(BUTTON, **ONE_TABLE)
     assert set(jobs) == {"request"}, "the job with the credentials is not begun"
     [text] = annotations(jobs["request"])
-    assert f"@{user} may not start this yet: add a line with your user name" in text
+    assert f"@{refused} may not start this yet: add a line with your user name" in text
     assert "in a pull request" in text
+    assert text in jobs["request"].summary
     assert len(lab.requests()) == before
 
 
@@ -125,26 +153,73 @@ def test_a_hostile_restriction_arrives_as_data(lab: Lab) -> None:
 def test_a_worker_or_ref_that_does_not_exist(lab: Lab) -> None:
     before = len(lab.requests())
     job = lab.runner().run(BUTTON, workers="cpu9")["round cpu9"]
-    assert annotations(job)[0].startswith("there is no worker cpu9: choose from cpu1, memory1 (inventory/aws")
+    [text, told] = annotations(job)
+    assert text.startswith("there is no worker cpu9: choose from cpu1, memory1 or a group (inventory/aws")
+    assert text in job.summary
+    assert told == "nothing was started; the log of the steps says where"
     assert job.step("Round").outcome == "skipped"
     job = lab.runner().run(BUTTON, **ONE_TABLE, ref="no-such-branch")["round cpu1"]
     assert "A branch or tag with the name 'no-such-branch' could not be found" in job.log
     assert job.step("Sign in to AWS").outcome == "skipped"
-    assert "❌ Round on `cpu1`" in job.summary
+    assert "❌ Round on `cpu1`: nothing was started" in job.summary
+    job = lab.runner().run(BUTTON, workers="cpu1 gpu_optimized")["request"]
+    assert annotations(job) == [
+        "the group gpu_optimized has no worker: put one into it in inventory/aws/hosts.yml"
+    ]
     assert len(lab.requests()) == before
 
 
-def test_a_dry_run_starts_nothing(lab: Lab) -> None:
+def test_another_workflow_calls_it(lab: Lab) -> None:
+    """As documented, by a group's name and on a branch with its own workers; dry, and the cache is empty.
+
+    What the first job installs is there for all others, and no call takes another's place in a queue.
+    """
     before = len(lab.requests())
-    jobs = lab.runner().run(BUTTON, workers="cpu1 memory1", dry_run=True, ref="feature/x")
-    assert [job.status for job in jobs.values()] == ["success"] * 3
+    runner = lab.runner(branch=caller(lab, ("with: {", "with: {dry_run: true, ")), cached={})
+    jobs = runner.run("nightly.yaml")
+    assert set(jobs) == {"cpu / request", "cpu / round cpu1", "own / request", "own / round memory1"}
+    assert [job.status for job in jobs.values()] == ["success"] * 4
+    assert len(set(runner.groups)) == 3
     assert nothing_was_started(lab, before)
-    for name, instance in (("cpu1", CPU), ("memory1", MEMORY)):
-        job = jobs[f"round {name}"]
-        assert f"✅ Round on `{name}`: ready" in job.summary
-        assert "would do `run`; nothing was started" in job.summary
+    for name, instance, planned in (
+        ("cpu / round cpu1", CPU, "run --tables svd.*"),
+        ("own / round memory1", MEMORY, "run --where subject_id = 463190"),
+    ):
+        job = jobs[name]
+        worker = name.split()[-1]
+        assert f"✅ Round on `{worker}`: ready" in job.summary
+        assert f"would do `{planned}`; nothing was started" in job.summary
         [verdict] = json.loads((job.workspace / "report" / "verdict.json").read_text())
         assert verdict["instance"] == instance
+        assert job.group == f"worker-{worker}"
+    installed = runner.installed.read_text().splitlines()
+    assert [line.split()[-1] for line in installed] == ["requirements/control.txt", "."], "once, cold"
+    steps = [[step.outcome for step in job.steps if step.name.startswith("Install")] for job in jobs.values()]
+    assert steps == [["success"], ["skipped"], ["skipped"], ["skipped"]], "and not again, warm"
+
+
+def test_what_a_call_needs(lab: Lab) -> None:
+    """An actor on the list, and secrets; GitHub itself refuses one that may not have a token."""
+    before = len(lab.requests())
+    branch = caller(lab, ("workflow_dispatch:", "issue_comment:"), ("    secrets: inherit\n", ""))
+    jobs = lab.runner(branch=branch, event="issue_comment", actor="mallory").run("nightly.yaml")
+    assert set(jobs) == {"cpu / request", "own / request"}
+    assert "@mallory may not start this yet" in annotations(jobs["cpu / request"])[0]
+    job = lab.runner(branch=branch, event="schedule").run("nightly.yaml")["cpu / round cpu1"]
+    assert job.step("Sign in to AWS").output.startswith("Credentials could not be loaded")
+    assert "❌ Round on `cpu1`: nothing was started" in job.summary
+    branch = caller(lab, (", id-token: write", ""))
+    with pytest.raises(WorkflowError, match="is requesting 'id-token: write', but is only allowed"):
+        lab.runner(branch=branch, event="schedule").run("nightly.yaml")
+    assert len(lab.requests()) == before
+
+
+def test_in_another_repository_it_says_where_it_belongs(lab: Lab) -> None:
+    jobs = lab.runner(branch="elsewhere").run(BUTTON)
+    assert set(jobs) == {"request"}
+    assert annotations(jobs["request"]) == [
+        "start_process works in its own repository only: see docs/operations.md"
+    ]
 
 
 def test_failing_keys_are_told_in_plain_words(lab: Lab, pressed: dict[str, Job]) -> None:
@@ -168,46 +243,106 @@ img.ROIdeltaF.update1({**row, 'dff_trace': {'not': 'an array'}})
 
 
 def test_a_round_that_fails_before_its_launch_leaves_nothing_on(lab: Lab) -> None:
+    """Mallory, who presses "Re-run failed jobs", skips the job that checks the list, and is refused."""
     lab.faults({"action": "StartInstances", "code": "UnauthorizedOperation", "message": "You may not."})
-    job = lab.runner().run(BUTTON, **ONE_TABLE)["round cpu1"]
+    runner = lab.runner()
+    jobs = runner.run(BUTTON, **ONE_TABLE, ref="toy")
+    job = jobs["round cpu1"]
     assert job.status == "failure"
     assert lab.state(CPU) == "stopped"
     assert "these credentials may not do that" in job.summary
     assert "tell whoever looks after the secrets" in job.summary
     assert job.step("Leave nothing running that does nothing").outcome == "success"
+    before = len(lab.requests())
+    runner.triggering_actor = "mallory"
+    again = runner.run_failed_again(BUTTON, jobs, **ONE_TABLE, ref="toy")
+    assert again["request"] is jobs["request"]
+    assert "@mallory may not start this yet" in annotations(again["round cpu1"])[0]
+    assert again["round cpu1"].step("Sign in to AWS").outcome == "skipped"
+    assert len(lab.requests()) == before
 
 
-def test_credentials_that_expire_meanwhile(lab: Lab) -> None:
+def test_credentials_that_are_expired(lab: Lab) -> None:
     """Nobody can confirm that the machine is off, and it says so."""
-    expired = {"code": "RequestExpired", "message": "Request has expired.", "times": 1000}
-    lab.faults(expired)
+    lab.faults({**EXPIRED, "times": 1000})
     try:
         job = lab.runner().run(BUTTON, **ONE_TABLE)["round cpu1"]
     finally:
         lab.faults()
     assert job.status == "failure"
     assert "the AWS credentials have expired" in job.summary
+    assert "The sign-in at AWS ended too early" in job.summary
     assert "Look at it in EC2 now, or press force_stop" in job.summary
     assert any("Nobody could confirm that the machine is off" in text for text in annotations(job))
 
 
-def test_a_job_that_is_cancelled_before_the_launch(lab: Lab) -> None:
-    """The machine is on and nothing runs on it: it is stopped."""
-    cancel = Cancel("Round", "workflow_source : Clone")
-    job = lab.runner(cancel=cancel).run(BUTTON, **ONE_TABLE)["round cpu1"]
-    assert job.status == "cancelled"
-    assert "it was on and nothing ran on it; it is stopped now" in job.summary
-    assert "it was cancelled" in job.summary
+def test_credentials_that_expire_while_the_run_is_followed(lab: Lab) -> None:
+    """It comes to its end; the control node cannot confirm the stop, signs in again, and does confirm it."""
+
+    def expire(process: object) -> None:
+        lab.faults({**EXPIRED, "access_key": "ASIAROLE0", "times": 1000})
+        lab.let_go("cpu1")
+
+    runner = lab.with_a_role(events=[Event("Round", "cpu1 | at work", expire)])
+    try:
+        job = runner.run(BUTTON, workers="cpu1", ref="toy")["round cpu1"]
+    finally:
+        lab.faults()
+    assert job.status == "failure"
+    [verdict] = json.loads((job.workspace / "report" / "verdict.json").read_text())
+    assert verdict["exit_code"] == 0, "the run itself succeeded"
+    assert "the AWS credentials have expired; sign in again" in verdict["failure"]
+    assert job.step("Sign in again, the first time may be over").outcome == "success"
+    assert job.step("Leave nothing running that does nothing").outcome == "success"
     assert lab.state(CPU) == "stopped"
+    assert re.search(r"Afterwards the machine was looked at: `.*it is stopped", job.summary), job.summary
+    assert "CAUTION" not in job.summary
+    assert "press the button again" in job.summary
+
+
+def test_jobs_that_end_before_the_launch(lab: Lab) -> None:
+    """One fails for good, one is cancelled: each machine is on and nothing runs on it, and it is stopped."""
+    words = "TASK [workflow_source : Clone"
+    runner = lab.runner(events=[Event("Round", words, kill), Event("Round", words)])
+    jobs = runner.run(BUTTON, workers="cpu1 memory1", ref="toy")
+    for name, instance, status in (("cpu1", CPU, "failure"), ("memory1", MEMORY, "cancelled")):
+        job = jobs[f"round {name}"]
+        assert job.status == status
+        assert "it was on and nothing ran on it; it is stopped now" in job.summary
+        assert lab.state(instance) == "stopped"
+    assert "it ended before its verdict" in jobs["round cpu1"].summary
+    assert "it was cancelled" in jobs["round memory1"].summary
+
+
+def test_a_job_that_is_cancelled_while_it_follows(lab: Lab) -> None:
+    """The run goes on. A dry run of force_stop leaves it alone; a real one asks it, and stops the machine."""
+    runner = lab.runner(events=[Event("Round", "memory1 | at work")])
+    job = runner.run(BUTTON, workers="memory1", ref="toy")["round memory1"]
+    assert job.status == "cancelled"
+    assert "its run is under way: it goes on" in job.summary
+    assert "press force_stop" in job.summary
+    assert lab.state(MEMORY) == "running"
+    looked = lab.runner().run("force_stop.yaml", workers="memory1", dry_run=True)["force_stop memory1"]
+    assert looked.status == "success", looked.log
+    assert "✅ Looked, and stopped nothing" in looked.summary
+    assert re.search(r"of memory1 is running, and round \S+ is at work on it", looked.summary), looked.summary
+    assert lab.state(MEMORY) == "running"
+    output = lab.folder / "worker" / "memory1" / "rounds" / "current" / "output"
+    assert output.is_dir()
+    assert not (output.parent / "collected").exists()
+    assert not (output / "summary.json").exists(), "it is at work still"
+    stopped = lab.runner().run("force_stop.yaml", workers="memory1")["force_stop memory1"]
+    assert stopped.status == "success", stopped.log
+    assert "✅ Stopped" in stopped.summary
+    assert "was asked first; what it had not done is due again" in stopped.summary
+    assert "summary.json" in {file.name for file in stopped.artifacts["stopped-memory1-1"]}
+    assert lab.state(MEMORY) == "stopped"
 
 
 def test_a_job_whose_limit_is_reached_leaves_the_round_to_itself(lab: Lab) -> None:
     """A role signs in without keys; the machine goes off by itself; another press meanwhile is refused."""
-    runner = lab.runner(
-        variables={"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/round", "FOLLOW_HOURS": "0.0001"}
-    )
-    del runner.secrets["AWS_ACCESS_KEY_ID"], runner.secrets["AWS_SECRET_ACCESS_KEY"]
-    job = runner.run(BUTTON, workers="memory1", ref="slow")["round memory1"]
+    runner = lab.with_a_role(variables={"FOLLOW_HOURS": "0.0001"})
+    job = runner.run(BUTTON, workers="memory1", ref="toy")["round memory1"]
     assert job.status == "success", job.log
     assert "⏳ Round on `memory1`: still running" in job.summary
     assert job.step("Sign in again, the first time may be over").outcome == "success"
@@ -217,7 +352,18 @@ def test_a_job_whose_limit_is_reached_leaves_the_round_to_itself(lab: Lab) -> No
     assert again.status == "failure"
     assert re.search(r"is running: round \S+ of anna is on it since", again.summary)
     assert "Somebody uses this worker" in again.summary
+    assert "which is not of this request" in again.summary, again.summary
     assert lab.state(MEMORY) == "running", "the other's round was left alone"
-    stopped = lab.runner().run("force_stop.yaml", workers="memory1")["force_stop memory1"]
-    assert stopped.status == "success", stopped.log
+    lab.let_go("memory1")
     until(lambda: lab.state(MEMORY) == "stopped", 60)
+
+
+def test_a_job_that_does_not_follow(lab: Lab) -> None:
+    """It ends when the run has begun; the machine goes off by itself."""
+    job = lab.runner().run(BUTTON, workers="cpu1", ref="toy", follow=False)["round cpu1"]
+    assert job.status == "success", job.log
+    assert "⏳ Round on `cpu1`: still running" in job.summary
+    assert "cpu1 | at work" not in job.log
+    assert lab.state(CPU) == "running"
+    lab.let_go("cpu1")
+    until(lambda: lab.state(CPU) == "stopped", 60)

@@ -49,7 +49,22 @@ def test_secrets_come_after_the_list_and_in_the_environment_only(file: Path) -> 
             assert "id-token" not in job["permissions"], key
     assert yaml.safe_load(file.read_text())["permissions"] == {}
     if "request" in jobs(file):
-        assert "allowed.py" in json.dumps(jobs(file)["request"]["steps"][1])
+        for key, job in jobs(file).items():
+            first = next(step for step in job["steps"] if "run" in step)
+            assert "allowed.py" in first["run"], f'{key}: "Re-run failed jobs" may begin with it'
+            before = job["steps"][: job["steps"].index(first)]
+            assert all("uses" in step and "secrets" not in json.dumps(step) for step in before)
+
+
+def test_jobs_on_a_worker_wait_for_one_another() -> None:
+    """None takes the place of one that waits, whoever pressed it, and from whichever workflow."""
+    for name, job in (("start_process", "round"), ("setup", "setup")):
+        group = jobs(ROOT / ".github" / "workflows" / f"{name}.yaml")[job]["concurrency"]
+        assert group == {
+            "group": "worker-${{ matrix.worker }}",
+            "cancel-in-progress": False,
+            "queue": "max",
+        }
 
 
 @pytest.mark.parametrize(
