@@ -19,7 +19,7 @@ from ec2_support import REPOSITORY, describe, emulator, started, state, until
 sys.path.insert(0, str(REPOSITORY / "roles" / "instance_power" / "filter_plugins"))
 from instance_power import instance_power_round_on, judge
 
-NAMES = ("orphan", "held", "expired_hold", "healthy", "moved", "foreign", "stuck", "worker")
+NAMES = ("orphan", "held", "expired_hold", "healthy", "moved", "foreign", "stuck", "worker", "created")
 IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xB0)}
 FAR = "i-000000c0"
 NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
@@ -86,10 +86,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             started(ec2, id_)
         for name, id_ in IDS.items():
             tags = {"round": "20261122T180000Z-0123456", "round_owner": "anna"}
-            tags = {} if name in ("foreign", "worker") else tags
+            tags = {} if name in ("foreign", "worker", "created") else tags
             tags |= {
                 "held": {"round_hold_until": at(1, datetime.now(UTC))},
                 "expired_hold": {"round_hold_until": at(-1, datetime.now(UTC))},
+                "created": {"round_deadline": at(-1, datetime.now(UTC))},
                 "healthy": {"round_deadline": at(1, datetime.now(UTC))},
             }.get(name, {})
             tag(ec2, id_, tags or {"Name": name})
@@ -161,15 +162,16 @@ def tag(ec2: Any, instance: str, tags: dict[str, str]) -> None:
 def test_what_is_overdue_is_stopped_and_nothing_else(swept: dict[str, Any]) -> None:
     """One refusal of the API (the first stop) keeps one running, and the others are stopped nevertheless."""
     stopped = {name for name, found in swept["states"].items() if found == "stopped"}
-    assert len(stopped & {"orphan", "expired_hold", "stuck", "worker"}) == 3
-    assert stopped <= {"orphan", "expired_hold", "stuck", "worker", "far"}
+    overdue = {"orphan", "expired_hold", "stuck", "worker", "created"}
+    assert len(stopped & overdue) == len(overdue) - 1
+    assert stopped <= overdue | {"far"}
 
 
 def test_every_region_is_swept_once(swept: dict[str, Any]) -> None:
     """With the instances of all its workers, also those that no round has ever claimed."""
     assert swept["states"]["far"] == "stopped"
     said = " ".join(swept["first"][1].split())
-    assert len(re.findall(r"- i-\w+ overdue ", said)) == 5 + 1, said
+    assert len(re.findall(r"- i-\w+ overdue ", said)) == 6 + 1, said
     assert re.search(rf"{IDS['worker']} overdue runs since \S+ without [^-]*, of no round", said)
 
 
@@ -195,6 +197,7 @@ def test_it_says_what_it_thinks_of_each(swept: dict[str, Any]) -> None:
         IDS["moved"]: "overdue",
         IDS["stuck"]: "overdue",
         IDS["worker"]: "overdue",
+        IDS["created"]: "overdue",
         FAR: "overdue",
     }
     assert "round 20261122T180000Z-0123456 of anna" in said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ def inputs(url: str, **more: object) -> dict[str, Any]:
             {"name": "memory1", "type": "r5.xlarge"},
         ],
         "worker_fleet_elastic_ips": True,
+        "worker_fleet_hours": 2,
         "worker_fleet_principals": ["arn:aws:iam::123456789012:user/anna"],
         "worker_fleet_github": "lab/round",
         **more,
@@ -69,15 +72,35 @@ def alive(url: str) -> list[dict[str, Any]]:
     return [instance for one in found for instance in one["Instances"]]
 
 
+def tags(instance: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+
+
 def run(folder: Path, url: str, entry: str = "main", **more: object) -> Any:
     return play(
         "worker_fleet",
         folder,
-        ("worker_fleet_ids",),
+        ("worker_fleet_ids", "worker_fleet_new"),
         {"NO_PROXY": "*", "no_proxy": "*"},
         entry,
         **inputs(url, **more),
     )
+
+
+def look_at_a_new_one(ec2: Any, one: dict[str, Any]) -> None:
+    """It stops when it powers itself off, lets us in, and has a deadline, on itself and for a sweep."""
+    asked = ec2.describe_instance_attribute(
+        InstanceId=one["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert asked["InstanceInitiatedShutdownBehavior"]["Value"] == "stop"
+    assert one["KeyName"] == NAME
+    deadline = datetime.fromisoformat(tags(one)["round_deadline"])
+    assert timedelta(hours=1.9) < deadline - datetime.now(UTC) < timedelta(hours=2)
+    told = ec2.describe_instance_attribute(InstanceId=one["InstanceId"], Attribute="userData")["UserData"][
+        "Value"
+    ]
+    assert "--on-active=7200 systemctl poweroff" in base64.b64decode(told).decode()
+    assert [group["GroupName"] for group in one["SecurityGroups"]] == [NAME]
 
 
 def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str) -> None:
@@ -85,6 +108,7 @@ def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str)
         ({"worker_fleet_name": "no/name"}, "use letters, digits and hyphens"),
         ({"worker_fleet_ssh_from": ["0.0.0.0/0"]}, "lets the whole world in"),
         ({"worker_fleet_workers": [{"name": "a"}]}, "a name of its own and a type"),
+        ({"worker_fleet_hours": 0}, "give a number of hours above 0"),
         ({"worker_fleet_github": "lab/round:*"}, "give the repository as owner/name"),
     ):
         assert words in run(tmp_path, url, **given).refusal()
@@ -95,15 +119,11 @@ def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str)
     assert made.changed >= 5
     ec2, iam = client(url, "ec2"), client(url, "iam")
     instances = {one["InstanceId"]: one for one in alive(url)}
+    assert made.facts["worker_fleet_new"] == ["cpu1", "memory1"]
     assert sorted(made.facts["worker_fleet_ids"]) == ["cpu1", "memory1"]
     assert set(made.facts["worker_fleet_ids"].values()) == set(instances)
-    for name, one in instances.items():
-        asked = ec2.describe_instance_attribute(
-            InstanceId=name, Attribute="instanceInitiatedShutdownBehavior"
-        )
-        assert asked["InstanceInitiatedShutdownBehavior"]["Value"] == "stop"
-        assert one["KeyName"] == NAME
-        assert [group["GroupName"] for group in one["SecurityGroups"]] == [NAME]
+    for one in instances.values():
+        look_at_a_new_one(ec2, one)
     [group] = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": [NAME]}])[
         "SecurityGroups"
     ]
@@ -126,10 +146,13 @@ def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str)
     assert subject == "repo:lab/round:environment:workers"
     assert role["MaxSessionDuration"] == 21600
 
+    ec2.create_tags(Resources=list(instances), Tags=[{"Key": "round", "Value": "one that runs"}])
+    before = {name: tags(one) | {"round": "one that runs"} for name, one in instances.items()}
     again = run(tmp_path, url)
     assert again.status == 0, again.output
     assert again.changed == 0, again.output
-    assert {one["InstanceId"] for one in alive(url)} == set(instances)
+    assert {one["InstanceId"]: tags(one) for one in alive(url)} == before
+    assert again.facts["worker_fleet_new"] == []
 
     refused = run(tmp_path, url, "destroy", worker_fleet_confirm="cpu1").refusal()
     assert "the fleet is called 'lab' and 'cpu1' was given" in refused
