@@ -170,21 +170,24 @@ def _sample(arguments: argparse.Namespace, settings: Settings) -> int:
             "WORKFLOW_UPSTREAM is 'read': sample data never goes into the lab's own schemas; set "
             "WORKFLOW_UPSTREAM=declare and, on a shared server, other names in WORKFLOW_SCHEMA_*"
         )
-    progress = Progress(sys.stderr).note
-    if arguments.suite2p is None:
-        _open(settings)
-        loaded = load.load_synthetic(arguments.size, arguments.seed, progress=progress)
-    else:
-        recording = load.read_suite2p(arguments.suite2p, frame_rate=arguments.frame_rate)
-        _open(settings)
-        loaded = load.load_recording(
-            recording,
-            subject_id=arguments.subject_id,
-            session=arguments.session,
-            epoch_type=arguments.epoch_type,
-            brain_area=arguments.brain_area,
-            progress=progress,
-        )
+    progress = Progress(sys.stderr)
+    try:
+        if arguments.suite2p is None:
+            _open(settings)
+            loaded = load.load_synthetic(arguments.size, arguments.seed, progress=progress.note)
+        else:
+            recording = load.read_suite2p(arguments.suite2p, frame_rate=arguments.frame_rate)
+            _open(settings)
+            loaded = load.load_recording(
+                recording,
+                subject_id=arguments.subject_id,
+                session=arguments.session,
+                epoch_type=arguments.epoch_type,
+                brain_area=arguments.brain_area,
+                progress=progress.note,
+            )
+    finally:
+        progress.end()
     if arguments.json:
         print_json(loaded.as_dict())
     else:

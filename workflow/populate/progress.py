@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
@@ -13,6 +14,10 @@ from workflow.populate.summary import KeyOutcome
 tqdm.monitor_interval = 0  # it would start a thread, and this process forks
 
 LINE_INTERVAL = 10.0  # s, between plain lines while all goes well
+UNKNOWN_SIZE = {
+    "ncols": 79,
+    "nrows": 24,
+}  # of a terminal that says that it has no columns or lines: tqdm would draw nothing
 MOST_FAILURES = 50  # of a table that are told one by one
 
 
@@ -48,10 +53,7 @@ class Progress:
             return
         grown, table.total = total > table.total, total
         if self._stream.isatty():
-            if self._bar is None:
-                self._bar = tqdm(total=0, file=self._stream, unit="key")
-            self._bar.total = sum(each.total for each in self._tables.values())
-            self._bar.refresh()
+            self._draw(sum(each.total for each in self._tables.values()), "key")
         elif grown and total > table.count:
             more = f" ({total - table.count} left)" if table.count else ""
             self.say(f"{label}: {total} due{more}")
@@ -91,8 +93,13 @@ class Progress:
             self._bar = None
 
     def note(self, done: int, total: int, what: str) -> None:
-        """Plain progress of something that is not a table."""
-        self.say(f"{what}: {done} of {total}")
+        """So much of something that is not a table is done."""
+        if not self._stream.isatty():
+            self.say(f"{what}: {done} of {total}")
+            return
+        self._draw(total, f" {what}")
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
 
     def say(self, line: str) -> None:
         """Write a line."""
@@ -101,6 +108,15 @@ class Progress:
         else:
             self._stream.write(f"{time.strftime('%H:%M:%S')} {line}\n")
             self._stream.flush()
+
+    def _draw(self, total: int, unit: str) -> None:
+        """Have a bar of so many units, once there is anything to do."""
+        if self._bar is None and total:
+            size = {} if all(os.get_terminal_size(self._stream.fileno())) else UNKNOWN_SIZE
+            self._bar = tqdm(total=total, file=self._stream, unit=unit, **size)
+        elif self._bar is not None and self._bar.total != total:
+            self._bar.total = total
+            self._bar.refresh()
 
     def _line(self, label: str) -> None:
         table = self._tables[label]
