@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from booted import INSTANCE, Booted, booted
 from jinja2 import Template
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
+sys.path.insert(0, str(ec2.REPOSITORY / "roles" / "workflow_run" / "action_plugins"))
+import workflow_follow
+
+ROLES = ec2.REPOSITORY / "roles"
 HOME = "/var/lib/datajoint-round/rounds"
 DEADLINE = "/var/lib/instance-deadline"
 IDENTITY = "/var/lib/cloud/data/instance-id"
@@ -97,6 +101,27 @@ def test_a_run_that_hangs_is_ended_at_its_limit(machine: Booted) -> None:
     assert found["exit_status"] == "137"
     assert "time limit of 2 s" in found["cause"]
     assert "workflow_run_limit_hours" in found["cause"]
+
+
+def test_a_disk_that_fills_during_the_run_is_said_to_have(machine: Booted) -> None:
+    """What cannot be written there any more is found all the same, by those who follow and those who ask."""
+    name = "20260101T000000Z-0000006"
+    machine.run("mkdir", "-p", HOME)
+    machine.run("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", HOME)
+    assert launch(machine, name, "cat /dev/zero >output/all; exit 1", collect=60) == ""
+    machine.put(ROLES / "workflow_run" / "files" / "workflow_run_state", "/root/state")
+    told = ec2.until(
+        lambda: [s for s in [machine.run("/root/state", str(Path(HOME).parent), 1)] if "ended=" in s]
+    )
+    assert "state=ended" in told[0]
+    assert "exit_code=1" in told[0]
+    assert f"cause=the disk of the machine is full ({HOME}/{name}): free space there" in told[0]
+    words = {"directory": f"{HOME}/{name}", "offset": 0, "me": "me", "known": workflow_follow.KNOWN}
+    assert machine.run("sh", "-c", workflow_follow.SCRIPT.format(**words)).startswith("1\n")
+    assert "the disk of the machine is full" in machine.run("sh", "-c", workflow_follow.CAUSE.format(**words))
+    assert machine.run("ls", f"{HOME}/{name}/exit_status", check=False).startswith("ls: cannot access")
+    machine.run("sh", "-c", workflow_follow.DONE.format(**words), check=False)
+    machine.off(20)
 
 
 def test_the_deadline_passes_during_a_run(machine: Booted) -> None:

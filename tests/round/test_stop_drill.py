@@ -118,6 +118,14 @@ def drill(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         remove(home / "ec2")
 
 
+def fake_cloud_init(folder: Path) -> Path:
+    """Stands for cloud-init, which the emulated machines lack; it keeps what it is asked."""
+    file = folder / "cloud-init"
+    file.write_text('#!/bin/sh\necho "$@" >>/var/lib/cloud-init-was-asked\n')
+    file.chmod(0o755)
+    return file
+
+
 def test_a_container_that_is_killed(drill: Drill) -> None:
     node = drill.play()
     held = drill.in_hand(node)
@@ -127,6 +135,7 @@ def test_a_container_that_is_killed(drill: Drill) -> None:
     assert shown == "FailureAction=poweroff\nSuccessAction=poweroff\n"
     timer = drill.machine.run("systemctl", "show", "instance-deadline.timer", "--property=TimersCalendar")
     assert "OnCalendar" in timer
+    drill.machine.put(fake_cloud_init(drill.home), "/usr/local/bin/cloud-init")
     drill.machine.run("docker", "kill", "--signal=KILL", drill.container())
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
@@ -139,6 +148,7 @@ def test_a_container_that_hangs_past_its_limit(drill: Drill) -> None:
     node = drill.play(workflow_run_limit_hours=0.007, workflow_run_grace_seconds=2)
     held = drill.in_hand(node)
     drill.machine.run("docker", "pause", drill.container())
+    assert drill.machine.run("cat", "/var/lib/cloud-init-was-asked") == "status --wait\n"
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert "its time limit of 25 s was reached (workflow_run_limit_hours)" in node.output
@@ -192,7 +202,7 @@ def test_a_control_node_that_is_killed_while_it_follows(drill: Drill) -> None:
 
 def test_a_round_that_is_not_followed_can_be_followed_later(drill: Drill) -> None:
     """Launched and left alone, then followed from a second control node to its end and its results."""
-    node = drill.play(round_follow=False, workflow_run_collect_seconds=120)
+    node = drill.play("run.yml", "-e", "follow=false", workflow_run_collect_seconds=120)
     assert node.end() == 0, node.output[-3000:]
     assert "it runs on alone" in node.output
     assert drill.machine.state() == "running"

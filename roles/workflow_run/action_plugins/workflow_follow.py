@@ -37,14 +37,22 @@ options:
 
 RESULTS = ("log.txt", "summary.json", "report.html")
 
+#: What a file of the round's directory says; where the disk is full, its launcher keeps it in memory.
+KNOWN = """
+spare=/run/datajoint-round/$(basename "$(pwd -P)")
+known() { cat "$1" 2>/dev/null || cat "$spare/$1" 2>/dev/null; }
+"""
+CAUSE = "cd {directory} && {known} known cause || true"
+
 #: Waits for news for at most ten seconds, then prints the exit status (a dash while the run goes on)
 #: on the first line and what the log has got since, in base64. Whoever runs holds the lock; after a run that
 #: was killed its unit needs a moment to say how it ended.
 SCRIPT = """
 cd {directory} || exit 3
+{known}
 mkdir -p followers && touch followers/{me}
 tries=0
-while [ ! -e exit_status ] && [ "$tries" -lt 50 ] &&
+while [ -z "$(known exit_status)" ] && [ "$tries" -lt 50 ] &&
     [ "$(wc -c 2>/dev/null <output/log.txt || echo 0)" -le {offset} ]; do
     sleep 0.2
     tries=$((tries + 1))
@@ -52,21 +60,24 @@ done
 status=-
 if flock --nonblock ../lock true; then
     tries=0
-    while [ ! -e exit_status ] && [ "$tries" -lt 50 ]; do
+    while [ -z "$(known exit_status)" ] && [ "$tries" -lt 50 ]; do
         sleep 0.2
         tries=$((tries + 1))
     done
     status=lost
 fi
-[ ! -e exit_status ] || status=$(cat exit_status)
-echo "$status"
+ended=$(known exit_status)
+echo "${{ended:-$status}}"
 tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536 | base64
 exit 0
 """
 
 #: The machine may go; but not before the others who follow have their results too, if they are alive.
 DONE = """
-cd {directory} && rm -f followers/{me} && touch collected
+cd {directory} || exit 0
+{known}
+rm -f followers/{me}
+touch collected || {{ mkdir -p "$spare" && touch "$spare/collected"; }}
 tries=0
 while [ -n "$(find followers -type f -newermt '-20 seconds' 2>/dev/null)" ] && [ "$tries" -lt 100 ]; do
     sleep 0.2
@@ -98,10 +109,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._patience = float(self._task.args.get("patience", 600))
         status = self._follow(directory, float(self._task.args.get("limit", 0)))
         if status == "-":
-            self._command(LEAVE.format(directory=shlex.quote(directory), me=self._me))
+            self._command(self._fill(LEAVE, directory))
             self._show(b"(no longer followed: the run goes on, and its machine goes off when it has ended)")
             return {**result, "left": True, "changed": False}
-        cause = self._command(f"cat {shlex.quote(directory)}/cause 2>/dev/null || true")["stdout"].strip()
+        cause = self._command(self._fill(CAUSE, directory))["stdout"].strip()
         collected = self._collect(directory, Path(artifacts))
         if status == "lost":
             raise AnsibleActionFail(
@@ -122,8 +133,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         offset, rest, status = 0, b"", "-"
         leave_at = time.monotonic() + (limit or float("inf"))
         while status.strip() != "-" or time.monotonic() < leave_at:
-            script = SCRIPT.format(directory=shlex.quote(directory), offset=offset, me=self._me)
-            answer = self._command(script)
+            answer = self._command(self._fill(SCRIPT, directory, offset))
             if answer["rc"] != 0:
                 raise AnsibleActionFail(
                     f"the log in {directory} cannot be followed: {answer['stderr'].strip()}"
@@ -139,6 +149,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if rest:
             self._show(rest)
         return status.strip()
+
+    def _fill(self, script: str, directory: str, offset: int = 0) -> str:
+        return script.format(directory=shlex.quote(directory), offset=offset, me=self._me, known=KNOWN)
 
     def _command(self, command: str) -> dict[str, Any]:
         """Run a command on the worker; try again while the connection is lost and patience lasts."""
@@ -171,7 +184,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         collected = [name for name in RESULTS if name in listed]
         for name in collected:
             self._connection.fetch_file(f"{directory}/output/{name}", str(artifacts / name))
-        self._command(DONE.format(directory=quoted, me=self._me))
+        self._command(self._fill(DONE, directory))
         return collected
 
     def _show(self, line: bytes) -> None:
