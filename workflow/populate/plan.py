@@ -141,7 +141,7 @@ def parse_restriction(text: str, tables: Mapping[str, Any]) -> list[Any]:
             len(table.key_source & restriction)
         except Exception as error:
             cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RequestError(f"--where {text!r}: not a condition on {label}: {cause}") from None
+            raise RequestError(f"--where {text!r}: not a condition on {label}: {cause}") from error
     return [restriction]
 
 
