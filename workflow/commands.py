@@ -15,10 +15,11 @@ from typing import Any
 import datajoint as dj
 
 from workflow import queue_commands
-from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED, EXIT_UNREACHABLE
+from workflow.exit_codes import EXIT_DONE, EXIT_REFUSED
 from workflow.pipeline import schemas
+from workflow.pipeline.binding import bind
 from workflow.pipeline.character_sets import match_character_sets
-from workflow.pipeline.connection import connect
+from workflow.pipeline.connection import DatabaseUnreachableError, connect
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.served import load_modules
 from workflow.populate import ledger, rounds
@@ -53,12 +54,11 @@ def execute(arguments: argparse.Namespace, settings: Settings) -> int:
     }
     try:
         return verbs[arguments.verb](arguments, settings)
-    except (*rounds.REFUSALS, SampleError) as error:
+    except SampleError as error:
         return _refuse(error, EXIT_REFUSED)
-    except rounds.UNREACHABLE as error:
-        return _refuse(error, EXIT_UNREACHABLE)
-    except dj.DataJointError as error:
-        return _refuse(rounds.refusal(error), EXIT_REFUSED)
+    except (*rounds.REFUSALS, DatabaseUnreachableError, dj.DataJointError) as error:
+        code, message = rounds.explain(error) or (EXIT_REFUSED, str(error))
+        return _refuse(message, code)
 
 
 def _refuse(error: Exception | str, code: int) -> int:
@@ -66,10 +66,18 @@ def _refuse(error: Exception | str, code: int) -> int:
     return code
 
 
-def _open(settings: Settings) -> dict[str, Any]:
-    """Connect, bind the table classes, find those that are served, and tell them what code is running."""
+def _open(settings: Settings, patience: float = 0.0) -> dict[str, Any]:
+    """Connect, bind the table classes, find those that are served, and tell them what code is running.
+
+    A server that is not there is not waited for; one that goes away afterwards is, for so many seconds.
+    """
     connection = connect(settings.database)
     match_character_sets()
+    tables: dict[str, Any] = rounds.patiently(lambda: _bind(connection, settings), patience)
+    return tables
+
+
+def _bind(connection: dj.Connection, settings: Settings) -> dict[str, Any]:
     if settings.modules:
         with schemas.alone(connection):
             served = load_modules(settings.modules, settings.prefix)
@@ -80,7 +88,7 @@ def _open(settings: Settings) -> dict[str, Any]:
     if not tables:
         raise ModuleError("WORKFLOW_MODULES: there is no Computed or Imported table in these modules")
     with schemas.alone(connection):
-        ledger.schema.activate(f"{settings.prefix}ledger")
+        bind(ledger.schema, f"{settings.prefix}ledger")
         for table in tables.values():
             _ = table.jobs  # declared where it is missing
     for table in tables.values():
@@ -132,7 +140,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     tables: dict[str, Any] = {}
 
     def open_tables() -> dict[str, Any]:
-        tables.update(_open(settings))
+        tables.update(_open(settings, settings.patience))
         return tables
 
     rounds.carry_out(summary, open_tables, arguments.tables, arguments.where, terms)

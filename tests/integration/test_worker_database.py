@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg2
 import pytest
 from databases import Server, embedded_database, embedded_server
+from restartable import ask
 from toy import Toy, wait_for
+
+from workflow.pipeline.schemas import ALONE
 
 pytest_plugins = ("databases",)
 
@@ -159,3 +166,49 @@ def test_a_server_that_stays_away_ends_the_run(database_directory: Path, tmp_pat
     state = toy.state()
     assert (state["squares"], state["wrong"], state["digits"]) == (20, [], 0)
     assert not any(state["jobs"].values())
+
+
+def test_a_server_that_goes_away_while_a_run_begins_is_waited_for(
+    database_directory: Path, tmp_path: Path
+) -> None:
+    """Patience is for a server that was there; one that is not is said to be missing at once."""
+    assert embedded_database("start", database_directory).returncode == 0
+    toy = Toy(embedded_server(database_directory), "toy_", tmp_path)
+    toy.insert(range(4))
+    for patience, code in (("0.5", 3), ("300", 0)):
+        with held_up(toy), toy.running("--tables", "Square", WORKFLOW_PATIENCE=patience) as run:
+            wait_for(lambda: waiting(toy), run)
+            assert embedded_database("stop", database_directory).returncode == 0
+            if code == 3:
+                output, log = run.communicate()
+                assert "the connection to the database was lost" in output
+                began = time.monotonic()
+                again = toy.workflow("run")
+                assert again.returncode == 3
+                assert re.search(r"^unreachable: the postgresql server .* cannot be reached", again.stderr)
+                assert time.monotonic() - began < 60, "not for as long as there would be patience"
+            assert embedded_database("start", database_directory).returncode == 0
+            if code == 0:
+                _, log = run.communicate()
+        assert run.returncode == code, log
+        assert f"while the run begins: trying again for {patience} s" in log
+    state = toy.state()
+    assert (state["squares"], state["wrong"], state["digits"]) == (4, [], 0)
+
+
+@contextmanager
+def held_up(toy: Toy) -> Iterator[None]:
+    """Hold the lock that a run needs before it declares its tables."""
+    server = toy.server
+    link = psycopg2.connect(
+        host=server.host, port=server.port, user=server.user, password=server.password, dbname=server.name
+    )
+    link.cursor().execute(ALONE["postgresql"][0])
+    yield
+    link.close()
+
+
+def waiting(toy: Toy) -> bool:
+    """Whether somebody waits for such a lock."""
+    [(count,)] = ask(toy.server, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    return bool(count)

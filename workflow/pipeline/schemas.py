@@ -12,6 +12,7 @@ from typing import Any
 import datajoint as dj
 
 from workflow.pipeline import exp2, img, lab, stimanal
+from workflow.pipeline.binding import bind
 from workflow.pipeline.discovery import discover
 from workflow.pipeline.float_blobs import store_floats_uncompressed
 from workflow.pipeline.legacy_blobs import attach_blob_codec
@@ -31,7 +32,8 @@ class UpstreamError(LookupError):
     """An upstream schema or table is missing; the message is one line."""
 
 
-_LOCK = {
+#: Statements that take and give back the lock of `alone`.
+ALONE = {
     "mysql": ("SELECT GET_LOCK('datajoint-round', 120)", "SELECT RELEASE_LOCK('datajoint-round')"),
     "postgresql": ("SELECT pg_advisory_lock(20260101)", "SELECT pg_advisory_unlock(20260101)"),
 }
@@ -76,7 +78,7 @@ def activate(settings: Settings) -> None:
 @contextmanager
 def alone(connection: dj.Connection) -> Iterator[None]:
     """Let one process at a time declare tables: two that do it at once trip over each other."""
-    take, give = _LOCK[connection.adapter.backend]
+    take, give = ALONE[connection.adapter.backend]
     if connection.query(take).fetchone()[0] == 0:  # MySQL gave up waiting; PostgreSQL waits
         raise UpstreamError(
             "another process has been declaring tables for two minutes: try again when it has ended"
@@ -93,13 +95,11 @@ def _activate(settings: Settings) -> None:
         attach_lineage(dj.conn(), settings.upstream.values())
     for name, module in UPSTREAM.items():
         if settings.declare_upstream:
-            if not module.schema.is_activated():
-                module.schema.activate(settings.upstream[name])
+            bind(module.schema, settings.upstream[name])
         else:
             _read(module, name, settings.upstream[name])
     for name, module in served().items():
-        if not module.schema.is_activated():
-            module.schema.activate(f"{settings.prefix}{name}")
+        bind(module.schema, f"{settings.prefix}{name}")
 
 
 def _read(module: ModuleType, name: str, schema_name: str) -> None:
@@ -111,7 +111,7 @@ def _read(module: ModuleType, name: str, schema_name: str) -> None:
             f"the upstream schema {schema_name!r} cannot be read ({' '.join(str(error).split())}): "
             f"set WORKFLOW_SCHEMA_{name.upper()} to the lab's schema, or load sample data with "
             "WORKFLOW_UPSTREAM=declare"
-        ) from None
+        ) from error
     wanted = [key for key, value in vars(module).items() if _is_table(value)]
     missing = [key for key in wanted if not hasattr(found, key) and key not in OPTIONAL]
     if missing:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import datajoint as dj
 
+from workflow.pipeline.binding import bind
 from workflow.pipeline.discovery import ModuleError, discover
 
 
@@ -44,6 +45,6 @@ def load_modules(names: Iterable[str], prefix: str) -> dict[str, ModuleType]:
         )
     for label, module in modules.items():
         for schema in vars(module).values():
-            if isinstance(schema, dj.Schema) and not schema.is_activated():
-                schema.activate(f"{prefix}{label}")
+            if isinstance(schema, dj.Schema):
+                bind(schema, f"{prefix}{label}")
     return modules

@@ -142,7 +142,7 @@ def parse_restriction(text: str, tables: Mapping[str, Any]) -> list[Any]:
         except Exception as error:
             said = next((part for part in error.args if isinstance(part, str)), "") or str(error)
             cause = said.splitlines()[0] if said else type(error).__name__
-            raise RequestError(f"--where {text!r}: not a condition on {label}: {cause}") from None
+            raise RequestError(f"--where {text!r}: not a condition on {label}: {cause}") from error
     return [restriction]
 
 

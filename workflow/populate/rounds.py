@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from workflow.pipeline.connection import DatabaseRefusedError, DatabaseUnreachab
 from workflow.pipeline.discovery import ModuleError
 from workflow.pipeline.schemas import UpstreamError
 from workflow.populate import crew, ledger
-from workflow.populate.attempt import reopen
+from workflow.populate.attempt import reopen, steadily
 from workflow.populate.crew import Terms
 from workflow.populate.jobs_table import TableError
 from workflow.populate.plan import RequestError, parse_restriction, select
@@ -36,7 +37,6 @@ from workflow.populate.troubles import classify, is_alive, one_line
 from workflow.settings import Settings
 
 REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
-UNREACHABLE = (DatabaseUnreachableError, dj.errors.LostConnectionError)
 
 
 def begin(settings: Settings) -> Summary:
@@ -81,9 +81,7 @@ def carry_out(
     is_open = False
     try:
         everything = open_tables()
-        tables = select(everything, names)
-        restriction = parse_restriction(where, tables)
-        ledger.opened(summary)
+        tables, restriction = patiently(lambda: _begin(summary, everything, names, where), terms.patience)
         is_open = True
         stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
         if stopped:
@@ -92,20 +90,67 @@ def carry_out(
             _end(summary, EXIT_FAILED if summary.total("failed") else EXIT_DONE, _outcome(summary))
     except Stopped as stop:
         _end(summary, EXIT_STOPPED, _stopped(summary, str(stop)))
-    except REFUSALS as error:
-        _end(summary, EXIT_REFUSED, str(error))
     except CrewError as error:
         _end(summary, EXIT_STOPPED, f"{error}: what is not done is due again")
     except Exception as error:
-        trouble = classify(error)
-        if trouble is None and not isinstance(error, dj.DataJointError):
+        explained = explain(error)
+        if explained is None:
             raise
-        if trouble is not None:
-            _end(summary, EXIT_UNREACHABLE, f"{trouble.value}: {error}")
-        else:
-            _end(summary, EXIT_REFUSED, refusal(error))
+        _end(summary, *explained)
     if is_open:
         _close(summary)
+
+
+def _begin(
+    summary: Summary, everything: Mapping[str, Any], names: list[str], where: str
+) -> tuple[dict[str, Any], list[Any]]:
+    """Understand what is asked for, and record that the round begins."""
+    tables = select(everything, names)
+    restriction = parse_restriction(where, tables)
+    ledger.opened(summary)
+    return tables, restriction
+
+
+def patiently(action: Callable[[], Any], patience: float) -> Any:
+    """Do something with DataJoint's own connection; if the database goes away meanwhile, begin again.
+
+    Parameters
+    ----------
+    action : callable
+        Statements that may be repeated.
+    patience : float
+        Seconds, from the first trouble on, after which the trouble is raised.
+    """
+    deadline: list[float] = []
+
+    def given_up() -> bool:
+        if not deadline:
+            deadline.append(time.monotonic() + patience)
+            if patience:
+                print(
+                    "run_workflow: trouble with the database while the run begins: "
+                    f"trying again for {patience:g} s",
+                    file=sys.stderr,
+                )
+        return time.monotonic() >= deadline[0]
+
+    return steadily(dj.conn(), action, given_up)
+
+
+def explain(error: Exception) -> tuple[int, str] | None:
+    """Exit code and words for an error of the database or the operator; None for any other.
+
+    What looks like a refusal may have the loss of the connection as its cause.
+    """
+    if isinstance(error, DatabaseUnreachableError):
+        return EXIT_UNREACHABLE, str(error)
+    if trouble := classify(error):
+        return EXIT_UNREACHABLE, f"{trouble.value}: {error}"
+    if isinstance(error, REFUSALS):
+        return EXIT_REFUSED, str(error)
+    if isinstance(error, dj.DataJointError):
+        return EXIT_REFUSED, refusal(error)
+    return None
 
 
 def refusal(error: Exception) -> str:
