@@ -152,6 +152,25 @@ def test_a_connection_that_is_lost_while_the_deadline_is_armed_is_no_success(tmp
     assert not [one for one in outcomes(report, "has_none") if one.get("failed")]
 
 
+def test_cloud_init_is_waited_for_but_not_for_ever(tmp_path: Path) -> None:
+    """Here it hangs. One that ends is in the stop drill; most machines of these tests have none."""
+    (tmp_path / "cloud-init").write_text(f"#!/bin/sh\necho $@ >{tmp_path}/asked\nexec sleep 60\n")
+    (tmp_path / "cloud-init").chmod(0o755)
+    one = {
+        "hosts": "here",
+        "gather_facts": False,
+        "connection": "local",
+        "vars": {"round_connect_timeout": 1},
+        "tasks": [{"ansible.builtin.import_tasks": str(ROOT / "playbooks" / "tasks" / "first_boot.yml")}],
+    }
+    found = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    report = play_hosts(tmp_path, [one], {"all": {"hosts": {"here": {}}}}, **found)
+    assert refusal(report, "here").startswith(
+        "cloud-init on here has not finished within 1 s (round_connect_timeout): look at"
+    )
+    assert (tmp_path / "asked").read_text() == "status --wait\n"
+
+
 def test_a_machine_whose_identity_changes_is_not_switched_off(tmp_path: Path) -> None:
     """It was armed as it should be; when the moment comes it is another one, as a copied disk would be."""
     own = tmp_path / "instance-id"

@@ -142,6 +142,7 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
         "MB",
         True,
     ),
+    ({"follow": "perhaps"}, "follow is perhaps: give true or false", False),
     ({"instance_deadline_hours": 0}, "instance_deadline_hours is 0", False),
     ({"instance_deadline_hours": 23}, "must be less than instance_deadline_hours (23)", False),
 ]

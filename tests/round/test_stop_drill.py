@@ -101,6 +101,14 @@ def drill(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         subprocess.run([sys.executable, program, "stop", "--directory", home / "database"], check=False)
 
 
+def fake_cloud_init(folder: Path) -> Path:
+    """Stands for cloud-init, which the emulated machines lack; it keeps what it is asked."""
+    file = folder / "cloud-init"
+    file.write_text('#!/bin/sh\necho "$@" >>/var/lib/cloud-init-was-asked\n')
+    file.chmod(0o755)
+    return file
+
+
 def test_a_container_that_is_killed(drill: Drill) -> None:
     node = drill.play()
     container = drill.container(node)
@@ -110,6 +118,7 @@ def test_a_container_that_is_killed(drill: Drill) -> None:
     assert shown == "FailureAction=poweroff\nSuccessAction=poweroff\n"
     timer = drill.machine.run("systemctl", "show", "instance-deadline.timer", "--property=TimersCalendar")
     assert "OnCalendar" in timer
+    drill.machine.put(fake_cloud_init(drill.home), "/usr/local/bin/cloud-init")
     drill.machine.run("docker", "kill", "--signal=KILL", container)
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
@@ -120,6 +129,7 @@ def test_a_container_that_is_killed(drill: Drill) -> None:
 def test_a_container_that_hangs_past_its_limit(drill: Drill) -> None:
     node = drill.play(workflow_run_limit_hours=0.003, workflow_run_grace_seconds=2)
     drill.machine.run("docker", "pause", drill.container(node))
+    assert drill.machine.run("cat", "/var/lib/cloud-init-was-asked") == "status --wait\n"
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert "its time limit of 10 s was reached (workflow_run_limit_hours)" in node.output
@@ -169,7 +179,7 @@ def test_a_control_node_that_is_killed_while_it_follows(drill: Drill) -> None:
 
 def test_nothing_was_lost_and_a_round_that_is_not_followed_can_be_followed_later(drill: Drill) -> None:
     """Launched and left alone, then followed from a second control node to its end and its results."""
-    node = drill.play(round_follow=False, workflow_run_collect_seconds=120)
+    node = drill.play("run.yml", "-e", "follow=false", workflow_run_collect_seconds=120)
     assert node.end() == 0, node.output[-3000:]
     assert "it runs on alone" in node.output
     assert drill.machine.state() == "running"
