@@ -192,7 +192,7 @@ def test_what_a_call_needs(lab: Lab) -> None:
     job = lab.runner(branch=branch, event="schedule").run("nightly.yaml")["cpu / round cpu1"]
     assert job.step("Sign in to AWS").output.startswith("Credentials could not be loaded")
     assert "❌ Round on `cpu1`: nothing was started" in job.summary
-    branch = caller(lab, (", id-token: write", ""))
+    branch = caller(lab, ("      id-token: write # to sign in to AWS without keys\n", ""))
     with pytest.raises(WorkflowError, match="is requesting 'id-token: write', but is only allowed"):
         lab.runner(branch=branch, event="schedule").run("nightly.yaml")
     assert len(lab.requests()) == before
