@@ -53,6 +53,7 @@ while not asked and not (folder / "go").exists() and time.monotonic() < deadline
     time.sleep(0.1)
 table = {"table": "toy.Toy", "due": 2, "done": 2, "failed": 0, "skipped": 0, "seconds": 0.1}
 summary = {"verdict": "stopped" if asked else "succeeded", "message": "", "tables": [table], "keys": []}
+summary["arguments"] = sys.argv[1:]
 (folder / "summary.json").write_text(json.dumps(summary))
 (folder / "report.html").write_text("<html></html>")
 sys.exit(4 if asked else 0)
@@ -206,25 +207,17 @@ def documented_caller() -> str:
     return str(found)
 
 
-def change(origin: Path, own: dict[str, Any]) -> None:
-    """Write into inventory/aws/group_vars/workers.yml what a lab writes there."""
-    variables = origin / "inventory" / "aws" / "group_vars" / "workers.yml"
-    variables.write_text(yaml.safe_dump(yaml.safe_load(variables.read_text()) | own))
-
-
-def fork_of(folder: Path, own: dict[str, Any], **branches: dict[str, Any]) -> Path:
-    """Make the lab's repository: this tree, what a lab changes in it, and branches with further variables."""
+def fork_of(folder: Path, own: dict[str, Any]) -> Path:
+    """Make the lab's repository: this tree, what a lab changes in it, and further branches."""
     origin = folder / "origin"
     copy_tree(origin)
-    change(origin, own)
+    variables = origin / "inventory" / "aws" / "group_vars" / "workers.yml"
+    variables.write_text(yaml.safe_dump(yaml.safe_load(variables.read_text()) | own))
     (origin / "inventory" / "aws" / "hosts.yml").write_text(FLEET % (CPU, MEMORY))
     workflows = origin / ".github" / "workflows"
     (workflows / "start_process_allow_list").write_bytes(LIST.encode())
     (workflows / "nightly.yaml").write_text(documented_caller())
     publish(origin, "memory1", "feature/x")
-    for branch, more in branches.items():
-        with on_a_branch(origin, branch):
-            change(origin, more)
     return origin
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pytest
 import yaml
-from pressed import ROOT
+from pressed import ROOT, documented_caller
 from stand_ins import STAND_INS
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
@@ -54,6 +57,23 @@ def test_secrets_come_after_the_list_and_in_the_environment_only(file: Path) -> 
             assert "allowed.py" in first["run"], f'{key}: "Re-run failed jobs" may begin with it'
             before = job["steps"][: job["steps"].index(first)]
             assert all("uses" in step and "secrets" not in json.dumps(step) for step in before)
+
+
+def test_the_documented_caller_is_as_clean_as_our_workflows(tmp_path: Path) -> None:
+    """So that a lab that has it passes `make lint`."""
+    place = tmp_path / ".github" / "workflows"
+    place.mkdir(parents=True)
+    (place / "nightly.yaml").write_text(documented_caller())
+    shutil.copy(ROOT / ".github" / "workflows" / "start_process.yaml", place)
+    programs = Path(sys.executable).parent
+    for words in (
+        ("zizmor", "--offline", "--quiet", "--persona", "pedantic", place),
+        ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", place / "nightly.yaml"),
+        ("yamllint", "--strict", "-c", ROOT / ".yamllint", place),
+    ):
+        program, *rest = words
+        done = subprocess.run([programs / str(program), *rest], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_jobs_on_a_worker_wait_for_one_another() -> None:
