@@ -57,6 +57,8 @@ def fault(name: str, action: str, code: str, times: int = 1000) -> dict[str, obj
 
 FAULTS = [
     fault("expired", "DescribeInstances", "RequestExpired"),
+    fault("late_clock", "DescribeInstances", "RequestExpired")
+    | {"message": "Request has expired. Timestamp date is 2026-11-22T16:00:00Z. Current date is later."},
     fault("forbidden", "StartInstances", "UnauthorizedOperation"),
     fault("scarce", "StartInstances", "InsufficientInstanceCapacity", times=1),
     fault("barren", "StartInstances", "InsufficientInstanceCapacity"),
@@ -99,6 +101,7 @@ def hosts(silent_port: int) -> dict[str, dict[str, object]]:
         "late": late | {"instance_power_instance_id": IDS["early"]},
         "rival": late | {"instance_power_instance_id": IDS["scarce"]},
         "expired": by_id | {"instance_power_access_key": "expired"},
+        "late_clock": by_id | {"instance_power_access_key": "late_clock"},
         "unreachable": by_id | {"instance_power_endpoint_url": f"http://127.0.0.1:{silent_port}"},
         "none": {},
     }
@@ -235,6 +238,7 @@ def test_a_host_without_instance_is_left_alone(run):
             ],
         ),
         ("expired", [f"{IDS['plain']} cannot be read", "credentials have expired; sign in again"]),
+        ("late_clock", [f"{IDS['plain']} cannot be read", "this computer's clock is wrong, or"]),
         ("unreachable", ["the EC2 API cannot be reached; check the network", "Could not connect"]),
         ("forbidden", [f"{IDS['forbidden']} cannot be started", "may not do that", "ec2:StartInstances"]),
         ("barren", [f"{IDS['barren']} cannot be started (2 attempts)", "AWS has no capacity"]),
