@@ -77,6 +77,7 @@ def of_playbook(kind: str, given: Mapping[str, str], report: Path, log: Path) ->
     if outcome == "success":
         title = LOOKED[kind] if given.get("DRY_RUN") == "true" and kind in LOOKED else DONE[kind]
         lines = "\n\n".join("\n".join(one) for one in load(report / "verdict.json"))
+        lines = lines or ("there is no worker yet: see docs/operations.md" if kind == "status" else "")
         return f"## ✅ {title}\n\n{block(lines) if lines else said(log)}", []
     title = f"{kind} {'was cancelled' if outcome == 'cancelled' else 'failed'}"
     parts = [f"## ❌ {title}"]

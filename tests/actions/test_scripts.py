@@ -454,6 +454,8 @@ def test_the_page_of_the_other_buttons(tmp_path: Path) -> None:
     page, notes = summary.of_playbook("status", {"OUTCOME": "success"}, tmp_path, log)
     assert "cpu1: stopped\nround r: ended" in page
     assert notes == []
+    (tmp_path / "verdict.json").write_text("[]")
+    assert "there is no worker yet" in summary.of_playbook("status", {"OUTCOME": "success"}, tmp_path, log)[0]
 
 
 def test_the_page_of_a_job_that_was_cancelled(tmp_path: Path) -> None:
