@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ class StepRunner:
             **self.environ,
             "PATH": ":".join([*reversed(job.path), self.environ["PATH"]]),
             "HOME": str(job.folder / "home"),
+            # A socket's path has 108 letters at most, and a home in a test's folder is a long one.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{tempfile.gettempdir()}/workflow-ssh-{os.getpid()}",
             **{f"GITHUB_{name.upper()}": value for name, value in github.items()},
             "RUNNER_TEMP": str(job.folder / "temp"),
             "GITHUB_ACTIONS": "true",
