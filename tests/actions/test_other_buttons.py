@@ -48,8 +48,9 @@ def test_force_stop_that_aws_refuses_says_so(lab: Lab) -> None:
 def test_the_sweep_stops_what_is_past_its_deadline(lab: Lab) -> None:
     """By itself, for nobody; without credentials it says that it does nothing, and is green."""
     started(lab.ec2, CPU)
-    deadline = (datetime.now(UTC) + timedelta(seconds=2)).isoformat(timespec="seconds")
-    tags = [{"Key": "round", "Value": "old"}, {"Key": "round_deadline", "Value": deadline}]
+    deadline = datetime.now(UTC) + timedelta(seconds=1)
+    said = deadline.isoformat(timespec="seconds")
+    tags = [{"Key": "round", "Value": "old"}, {"Key": "round_deadline", "Value": said}]
     lab.ec2.create_tags(Resources=[CPU], Tags=tags)
     runner = lab.runner(event="schedule")
     runner.secrets = {}
@@ -58,6 +59,7 @@ def test_the_sweep_stops_what_is_past_its_deadline(lab: Lab) -> None:
     assert annotations(job, "notice") == [
         "neither the variable AWS_ROLE_ARN nor the secret AWS_ACCESS_KEY_ID is set"
     ]
+    until(lambda: datetime.now(UTC) > deadline)
     job = lab.runner(event="schedule").run("sweep.yaml")["sweep"]
     assert (job.status, lab.state(CPU)) == ("success", "stopped"), job.log
     assert "✅ Sweep done" in job.summary
