@@ -24,6 +24,7 @@ def start_process(options: Options) -> list[Row]:
     open_lab = importlib.import_module("pressed").open_lab
     seconds = []
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
+        lab.load_sample()
         for _ in range(1 + (options.repeats or 3)):
             seen, began = len(lab.requests()), time.time()
             jobs = lab.runner().run("start_process.yaml", workers="cpu1", tables="svd.PopulationSVD")

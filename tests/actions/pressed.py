@@ -110,6 +110,10 @@ class Lab:
         """Read what was asked of EC2."""
         return (self.folder / "ec2" / "server.log").read_text()
 
+    def load_sample(self) -> None:
+        """Load the small sample, with which there is something to compute."""
+        self._with_database(sys.executable, "-m", "workflow", "sample", "--size", "small")
+
     def python(self, script: str) -> None:
         """Run Python statements in the lab's database with all tables bound."""
         prologue = "from workflow.settings import load; from workflow import commands\n"
@@ -243,7 +247,7 @@ def fork(folder: Path, connection: dict[str, Any]) -> Path:
 
 @contextmanager
 def open_lab(folder: Path) -> Iterator[Lab]:
-    """Start database and fleet, load the sample, fork."""
+    """Start database and fleet, fork."""
     place = folder / "database"
     subprocess.run([sys.executable, DATABASE, "start", "--directory", place], check=True, timeout=120)
     declared = [
@@ -264,7 +268,6 @@ def open_lab(folder: Path) -> Iterator[Lab]:
         }
         with emulator(folder / "ec2", declared) as ec2:
             made = Lab(folder, fork(folder, connection), ec2, ec2.meta.endpoint_url, secrets)
-            made._with_database(sys.executable, "-m", "workflow", "sample", "--size", "small")
             borrow_environment(folder / "environments")
             yield made
     finally:

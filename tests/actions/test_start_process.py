@@ -48,6 +48,7 @@ def nothing_was_started(lab: Lab, before: int) -> bool:
 @pytest.fixture(scope="module")
 def pressed(lab: Lab) -> dict[str, Job]:
     """The branch's own worker, which is known by secrets only; nothing had been computed before."""
+    lab.load_sample()
     return lab.runner(variables={"WORKER_PRICE_PER_HOUR": "cpu1=3 36000"}).run(
         BUTTON, tables="svd.PopulationSVD"
     )
