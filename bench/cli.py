@@ -13,6 +13,7 @@ from bench import (  # noqa: F401  (importing a module registers its benchmarks)
     binning,
     communication_subspace,
     emulated,
+    emulated_fleet,
     fleet,
     large_sample,
     lds,

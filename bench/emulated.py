@@ -3,6 +3,9 @@
 The pipeline is one trivial table; each round finds one key due. What is timed is everything else: EC2's
 states, SSH, Ansible, the build, the container, the results' way home. The machine and the image's layers are
 warm, as they are from a worker's second round on.
+
+What counts as Ansible's own part of the way to the first make is the rest when what it waits for is taken
+off: EC2 and the boot, the build in the machine's engine, and the container between launch and first make.
 """
 
 from __future__ import annotations
@@ -45,6 +48,17 @@ class Copy(dj.Computed):
 '''
 
 
+#: Tasks, as their names begin, that wait for EC2, for the boot, and for the engine.
+WAITING = (
+    "instance_power : Read the instance until",
+    "instance_power : Read the console output until",
+    "Wait until the machine answers",
+    "workflow_image : Build the image",
+)
+LAUNCH = "workflow_run : Launch"
+BUILDS = 20
+
+
 @dataclass(frozen=True)
 class Round:
     """What a round took, in seconds."""
@@ -52,6 +66,7 @@ class Round:
     to_first_make: float
     to_stopped: float
     image: float
+    ansible: float = 0.0
 
 
 class Rehearsal:
@@ -88,28 +103,66 @@ class Rehearsal:
         identity = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
         self.run("git", *identity, "commit", "--quiet", f"--message=key {self.count}")
 
-    def round(self) -> Round:
-        """Run one round; read its times from EC2's log, the summary, and Ansible's own account."""
-        given = {
-            "sandbox_home": str(self.home),
-            "sandbox_artifacts": str(self.home / "artifacts"),
-            "round_environment": {"WORKFLOW_MODULES": "workflow.bench_keys"},
-            "round_prepare_command": [],
-        }
+    def play(self, playbook: str, inventory: str, *options: str, **given: Any) -> list[_Task]:
+        """Run a playbook; return its tasks."""
+        own = {"sandbox_home": str(self.home), "sandbox_artifacts": str(self.home / "artifacts")}
         program = str(Path(sys.executable).with_name("ansible-playbook"))
-        words = (program, "-i", "inventory/rehearsal", "run.yml", "-e", json.dumps(given))
+        words = (program, "-i", inventory, playbook, "-e", json.dumps(own | given), *options)
         said = self.run(*words, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
         account = json.JSONDecoder().raw_decode(said[said.index("{\n") :])[0]
+        tasks = [task["task"] for play in account["plays"] for task in play["tasks"]]
+        return [
+            _Task(task["name"], _moment(task["duration"]["start"]), _moment(task["duration"]["end"]))
+            for task in tasks
+            if "end" in task["duration"]
+        ]
+
+    def round(self) -> Round:
+        """Run one round; read its times from EC2's log, the summary, and Ansible's own account."""
+        tasks = self.play(
+            "run.yml",
+            "inventory/rehearsal",
+            round_environment={"WORKFLOW_MODULES": "workflow.bench_keys"},
+            round_prepare_command=[],
+        )
+        image = sum(task.seconds for task in tasks if task.name.startswith("workflow_image : "))
         summary = json.loads(max((self.home / "artifacts").glob("*/*/summary.json")).read_text())
         began = [_moment(key["started"]) for key in summary["keys"]]
         if not began:
-            return Round(0.0, 0.0, _image_seconds(account))
+            return Round(0.0, 0.0, image)
         ended = max(start + key["seconds"] for start, key in zip(began, summary["keys"], strict=True))
+        asked, first = self.logged("StartInstances"), min(began)
+        waited = sum(task.seconds for task in tasks if task.name.startswith(WAITING) and task.end > asked)
+        [launched] = [task.end for task in tasks if task.name == LAUNCH]
         return Round(
-            min(began) - self.logged("StartInstances"),
+            first - asked,
             self.logged(f"{WORKER}: stopped") - ended,
-            _image_seconds(account),
+            image,
+            launched - asked - waited,
         )
+
+    def build(self, count: int) -> None:
+        """Build so many images of as many commits, one after the other."""
+        start = {"instance_power_state": "running", "instance_power_round_tags": {"round": "bench"}}
+        source = {
+            "workflow_image_source": "{{ round_home }}/rounds/current/source",
+            "workflow_image_commit": "{{ '%040x' | format(item) }}",
+        }
+        plays = [
+            {"hosts": "localhost", "connection": "local", "tasks": [_include("ec2_emulator")]},
+            {
+                "hosts": "workers",
+                "tasks": [
+                    _include("instance_power", **start),
+                    {"ansible.builtin.wait_for_connection": {"timeout": 120}},
+                    _include("workflow_image", **source) | {"loop": list(range(1, count + 1))},
+                    _include("instance_power", instance_power_state="stopped"),
+                ],
+            },
+        ]
+        playbook = self.clone / "bench_builds.yml"
+        playbook.write_text(json.dumps([play | {"gather_facts": False} for play in plays]))
+        self.play(playbook.name, "inventory/rehearsal")
 
     def logged(self, words: str) -> float:
         """Say when the emulated EC2 last wrote this into its log."""
@@ -140,18 +193,23 @@ class Rehearsal:
         self.run(sys.executable, "-m", "ec2_emulator", "remove", str(self.home / "ec2"), at=emulator)
 
 
+@dataclass(frozen=True)
+class _Task:
+    name: str
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+def _include(role: str, **variables: Any) -> dict[str, Any]:
+    return {"ansible.builtin.include_role": {"name": role}, "vars": variables}
+
+
 def _moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def _image_seconds(account: dict[str, Any]) -> float:
-    """Add up what the tasks of the role workflow_image took."""
-    tasks = [task["task"] for play in account["plays"] for task in play["tasks"]]
-    return sum(
-        _moment(task["duration"]["end"]) - _moment(task["duration"]["start"])
-        for task in tasks
-        if task["name"].startswith("workflow_image : ") and "end" in task["duration"]
-    )
 
 
 @benchmark("round-emulated")
@@ -166,6 +224,7 @@ def emulated(options: Options) -> list[Row]:
                 rehearsal.change()
                 changed.append(rehearsal.round())
             same = [rehearsal.round() for _ in range(max(2, repeats - 1))]
+            rehearsal.build(BUILDS - len(changed))
             images = rehearsal.images()
         finally:
             rehearsal.remove()
@@ -174,10 +233,11 @@ def emulated(options: Options) -> list[Row]:
         Row(
             "StartInstances to first make", "code changed", _median(warm, "to_first_make"), limit_seconds=20.0
         ),
+        Row("Ansible's part of that", "code changed", _median(warm, "ansible"), limit_seconds=8.0),
         Row("last make to stopped", "followed", _median(warm, "to_stopped"), limit_seconds=8.0),
         Row("image", "code changed", _median(warm, "image"), limit_seconds=5.0),
         Row("image", "nothing changed", _median(same, "image"), limit_seconds=2.0),
-        Row(f"images after {len(changed)} builds", "", float(images), limit_seconds=3.0, unit=""),
+        Row(f"images after {BUILDS} builds", "", float(images), limit_seconds=3.0, unit=""),
     ]
 
 

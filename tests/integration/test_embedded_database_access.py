@@ -183,6 +183,6 @@ def test_a_datajoint_round_trip(postgresql_server: Server, schemas: Callable[[Se
 
 def test_a_process_of_its_own_finds_the_server_in_its_environment(postgresql_server: Server) -> None:
     script = "import datajoint as dj; print(dj.conn().query('SELECT current_user').fetchone())"
-    done = postgresql_server.run(["-W", "ignore", "-c", script])
+    done = postgresql_server.run(["-c", script])
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "('workflow',)"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ec2_support as ec2
 import pytest
+import yaml
 from booted import INSTANCE, Booted, booted
 from jinja2 import Template
 
@@ -158,13 +159,11 @@ def test_every_boot_has_a_deadline_of_its_own(machine: Booted) -> None:
     assert "NextElapseUSecMonotonic=infinity" not in timers
 
 
-def test_a_new_instance_has_a_deadline_at_its_first_boot(machine: Booted, tmp_path: Path) -> None:
-    """The script that cloud-init runs at the first boot of one that has just been created."""
-    template = (ROLES / "worker_fleet" / "templates" / "first_boot.sh.j2").read_text()
-    (tmp_path / "script").write_text(Template(template).render(worker_fleet_hours=2 / 3600))
-    (tmp_path / "script").chmod(0o755)
-    machine.put(tmp_path / "script", "/root/first-boot")
-    machine.run("/root/first-boot")
+def test_a_new_instance_has_a_deadline_at_its_first_boot(machine: Booted) -> None:
+    """What cloud-init is told to run at the first boot of one that has just been created."""
+    template = (ROLES / "worker_fleet" / "templates" / "user_data.j2").read_text()
+    [command] = yaml.safe_load(Template(template).render(worker_fleet_hours=2 / 3600))["runcmd"]
+    machine.run(*command)
     machine.off()
     assert machine.reason().startswith("Client.InstanceInitiatedShutdown")
 

@@ -99,7 +99,7 @@ def look_at_a_new_one(ec2: Any, one: dict[str, Any]) -> None:
     told = ec2.describe_instance_attribute(InstanceId=one["InstanceId"], Attribute="userData")["UserData"][
         "Value"
     ]
-    assert "--on-active=7200 systemctl poweroff" in base64.b64decode(told).decode()
+    assert "--on-active=7200, systemctl, poweroff" in base64.b64decode(told).decode()
     assert [group["GroupName"] for group in one["SecurityGroups"]] == [NAME]
 
 

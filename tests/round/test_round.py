@@ -199,7 +199,19 @@ def _with_tables(project: Project, sandbox: Path, script: str) -> None:
     )
 
 
-def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path) -> None:
+@pytest.fixture
+def fleet(project: Project, tmp_path: Path) -> Path:
+    """The inventory of the lab's fleet, with the instances that it gives as examples."""
+    of_the_lab = project.folder / "inventory" / "aws"
+    (tmp_path / "aws").mkdir()
+    (tmp_path / "aws" / "group_vars").symlink_to(of_the_lab / "group_vars")
+    hosts, count = re.subn(r"# (\w+: {)", r"\1", (of_the_lab / "hosts.yml").read_text())
+    assert count == 2
+    (tmp_path / "aws" / "hosts.yml").write_text(hosts)
+    return tmp_path / "aws"
+
+
+def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path, fleet: Path) -> None:
     """The fleet's inventory drives the same API calls; here the API is the emulated one."""
     connection = json.loads((sandbox / "database" / "connection.json").read_text())
     declared: dict[str, Any] = {
@@ -240,18 +252,18 @@ def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path) -> None:
         "DJ_PASS": (sandbox / "database" / "password").read_text().strip(),
     }
     with cloud(sandbox / "fleet", declared["ec2_emulator_instances"]) as client:
-        outcome = project.round(sandbox, "aws", secrets, **declared)
+        outcome = project.round(sandbox, str(fleet), secrets, **declared)
         assert states(client) == {"i-0123456789abcdef0": "stopped", "i-0fedcba9876543210": "stopped"}
     assert outcome.status == 0, outcome.output
     assert "cpu1: succeeded" in outcome.reason()
     assert "memory1: succeeded" in outcome.reason()
 
 
-def test_inventories_are_complete(project: Project) -> None:
+def test_inventories_are_complete(project: Project, fleet: Path) -> None:
     """Every inventory parses and gives every worker what the roles require."""
-    for name in ("sandbox", "aws", "local"):
+    for inventory in ("inventory/sandbox", fleet, "inventory/local"):
         listed = subprocess.run(
-            [Path(sys.executable).with_name("ansible-inventory"), "-i", f"inventory/{name}", "--list"],
+            [Path(sys.executable).with_name("ansible-inventory"), "-i", inventory, "--list"],
             cwd=project.folder,
             env=os.environ,
             capture_output=True,

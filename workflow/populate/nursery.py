@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from workflow.populate import machine
 
 _MESSAGE = 65536
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_forking = threading.local()  # the signals that a thread had blocked before it forked
 
 #: What a worker does: takes its end of a socket, a file for its last words, and what `spawn` was given.
 Work = Callable[[socket.socket, int, Any], None]
@@ -145,21 +147,31 @@ def _shrug_off_signals() -> None:
     """Leave signals to the supervisor, but let what a computation starts be ended by them, as it expects.
 
     A signal that is ignored stays so in every program that is started, and ``Pool.terminate`` would wait for
-    ever. A handler goes with the program, and a forked copy gives it up.
+    ever. A handler goes with the program, and a forked copy gives it up; a signal that it is sent before,
+    by a parent in haste, is held back until then.
     """
     for number in _SIGNALS:
         signal.signal(number, _shrug)
-    os.register_at_fork(after_in_child=_mind_signals)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_mind_signals)
 
 
 def _shrug(*_: object) -> None:
     """Do nothing."""
 
 
+def _hold_signals() -> None:
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _let_signals_go() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
 def _mind_signals() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is _shrug:
             signal.signal(number, signal.SIG_DFL)
+    _let_signals_go()
 
 
 def _bury(control: socket.socket, children: dict[int, int]) -> None:
