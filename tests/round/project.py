@@ -61,7 +61,14 @@ class Project:
             **variables,
         }
         ansible_playbook = Path(sys.executable).with_name("ansible-playbook")
-        return [str(ansible_playbook), "-i", str(Path("inventory", inventory)), "run.yml", "-e", json.dumps(given)]
+        return [
+            str(ansible_playbook),
+            "-i",
+            str(Path("inventory", inventory)),
+            "run.yml",
+            "-e",
+            json.dumps(given),
+        ]
 
     def round(
         self,
