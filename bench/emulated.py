@@ -171,7 +171,7 @@ class Rehearsal:
         return datetime.strptime(latest[:23], "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp()
 
     def images(self) -> int:
-        """Count the worker's images in the machine's own engine, which is off: start it for that."""
+        """Count the worker's images, and those without a name, in the machine's own engine: start it for that."""
         listed = self.run(
             "docker",
             "ps",
@@ -182,7 +182,11 @@ class Rehearsal:
         ).split()
         self.run("docker", "start", listed[0])
         wait = "until docker version >/dev/null 2>&1; do sleep 0.2; done"
-        look = f"{wait}; docker images --quiet datajoint-round | sort -u | wc -l"
+        named, nameless = (
+            "docker images --quiet datajoint-round",
+            "docker images --quiet --filter dangling=true",
+        )
+        look = f"{wait}; ({named}; {nameless}) | sort -u | wc -l"
         return int(self.run("docker", "exec", listed[0], "timeout", "60", "sh", "-c", look))
 
     def remove(self) -> None:

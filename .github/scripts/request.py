@@ -135,7 +135,7 @@ def as_data(value: object) -> str:
         return "{" + ", ".join(f"{json.dumps(name)}: {as_data(one)}" for name, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(as_data(one) for one in value) + "]"
-    return f"!unsafe {json.dumps(value)}" if isinstance(value, str) else json.dumps(value)
+    return ("!unsafe " if isinstance(value, str) else "") + json.dumps(value, ensure_ascii=False)
 
 
 def check(request: Request, branch: str) -> None:

@@ -19,13 +19,13 @@ LEGEND = "🟩 done 🟨 skipped 🟥 failed ⬜ not done"
 def price(text: str, worker: str) -> float | None:
     """Read the price of an hour: one number for all, or ``cpu1=0.71 memory1=2.02``; None if there is none."""
     prices: dict[str, float] = {}
-    for word in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
+    for word in re.split(r",?\s+", text.strip()) if text.strip() else []:
         name, _, number = word.rpartition("=")
         try:
             prices[name] = float(number)
         except ValueError:
             prices[name] = -1.0
-        if not 0 <= prices[name] < 1e6:
+        if not 0 <= prices[name] < 1e6 or re.search("[=,]", name):
             raise RefusedError(
                 f"the variable WORKER_PRICE_PER_HOUR has {word!r}: give a number, or cpu1=0.71 memory1=2.02"
             )

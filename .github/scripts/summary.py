@@ -65,7 +65,7 @@ def of_round(given: Mapping[str, str], report: Path, log: Path) -> tuple[str, li
         parts.append(f"## ❌ Round on {code(worker)}: {reason}\n\n{said(log)}")
         notes.append(annotate("error", f"Round on {worker}", f"{reason}; the log of the steps says where"))
     settled = load(report / "settled.json")
-    if not results or any(result["failure"] for result in results):
+    if not results or any(result["failure"] or result["left"] or result["detached"] for result in results):
         parts += [f"Afterwards the machine was looked at: {code(one)}." for one in settled]
         parts += ["To end that run, press force_stop."] if any("under way" in one for one in settled) else []
     return _with_doubts(parts, notes, given)

@@ -66,9 +66,14 @@ class Reader:
 
     def __init__(self, folder: Path, instead: dict[str, str], own: dict[str, str]) -> None:
         self.instead = instead
-        inherited = {
-            k: v for k, v in os.environ.items() if not k.startswith(("DJ_", "WORKFLOW_", "SANDBOX_"))
-        }
+        foreign = (
+            "DJ_",
+            "WORKFLOW_",
+            "SANDBOX_",
+            "MAKE",
+            "ARGS",
+        )  # of the `make test` that this is part of, too
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         tools = folder / "tools"
         self.shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],

@@ -165,7 +165,7 @@ def test_the_worker_of_a_branch(branch: str, name: str) -> None:
 
 
 def test_written_strings_are_marked_as_data(tmp_path: Path) -> None:
-    hostile = "{{ 7 * 7 }} \" ' : # \u00e9 !unsafe ${{ x }}"
+    hostile = "{{ 7 * 7 }} \" ' : # \u00e9 \U0001f42d !unsafe ${{ x }}"
     text = request.as_data({"a": [hostile, 1, True, 0.5], "b": {}})
     assert text.count("!unsafe") == 2  # the tag, and the word in the string
 
@@ -325,8 +325,9 @@ def test_prices() -> None:
     assert rounds.price("0.5", "cpu1") == 0.5
     assert rounds.price("cpu1=0.71, memory1=2", "memory1") == 2.0
     assert rounds.price("cpu1=0.71", "memory1") is None
-    with pytest.raises(commands.RefusedError, match="the variable WORKER_PRICE_PER_HOUR has 'dear'"):
-        rounds.price("dear", "cpu1")
+    for wrong in ("dear", "0,71", "cpu1=0,71", "cpu1=0.71,memory1=2"):
+        with pytest.raises(commands.RefusedError, match=f"the variable WORKER_PRICE_PER_HOUR has '{wrong}'"):
+            rounds.price(wrong, "cpu1")
 
 
 def result(**more: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ NAMES = (
     "early",
     "checked",
     "stuck",
+    "seized",
 )
 IDS = {name: f"i-{number:08x}" for number, name in enumerate(NAMES, start=0xA0)}
 INSTANCES = [
@@ -100,6 +101,8 @@ def hosts(silent_port: int) -> dict[str, dict[str, object]]:
         "joiner": used | {"instance_power_join": True},
         "late": late | {"instance_power_instance_id": IDS["early"]},
         "rival": late | {"instance_power_instance_id": IDS["scarce"]},
+        "seizer": late | {"instance_power_instance_id": IDS["seized"], "instance_power_force": True},
+        "hasty": {"instance_power_instance_id": IDS["stuck"], "instance_power_accept_stopping": False},
         "expired": by_id | {"instance_power_access_key": "expired"},
         "late_clock": by_id | {"instance_power_access_key": "late_clock"},
         "unreachable": by_id | {"instance_power_endpoint_url": f"http://127.0.0.1:{silent_port}"},
@@ -122,7 +125,7 @@ COMMON = {
     "instance_power_capacity_backoff_seconds": 0.5,
 }
 PLAYS = [
-    a_play("all:!stuck:!checked", step()),
+    a_play("all:!stuck:!hasty:!checked:!seizer", step()),
     a_play("plain:scarce:barren:forbidden:joiner:taker:none", step("running"), facts("after start")),
     a_play("plain:taker", step("running"), facts("after second start")),
     # Its preflight found the instance of `scarce` still stopped, which has started it since. Early and late
@@ -135,6 +138,10 @@ PLAYS = [
     a_play("plain:taker:none", step("stopped"), facts("after stop")),
     a_play("plain", step("stopped")),
     a_play("stuck", step("stopped", instance_power_stop_timeout=0.4)),
+    a_play("hasty", step()),
+    a_play("seized", step("running"), facts("after start")),
+    a_play("seizer", step(), step("running"), facts("after start")),
+    a_play("seized", step("stopped"), facts("after loss")),
 ]
 
 
@@ -252,6 +259,7 @@ def test_a_host_without_instance_is_left_alone(run):
                 f"--instance-ids {IDS['stuck']}",
             ],
         ),
+        ("hasty", [f"{IDS['stuck']} is stopping: ", "Wait until it is stopped"]),
     ],
 )
 def test_a_refusal_is_one_line_that_names_the_instance_and_the_fix(run, host, words):
@@ -312,6 +320,17 @@ def test_the_later_of_two_rounds_gives_way(run):
     assert told(report, "rival", "after refusal")["claimed"] is False
     assert state(ec2, IDS["scarce"]) == "running"
     assert tags_of(ec2, "scarce")["round"] == ROUND["round"]
+
+
+def test_a_round_whose_machine_was_taken_by_force_does_not_stop_it(run):
+    report, ec2, _ = run
+    assert told(report, "seized", "after start")["claimed"] is True
+    assert changes(report, "seizer") == ["Ask EC2 to stop the instance", "Ask EC2 to start the instance"]
+    assert told(report, "seizer", "after start")["claimed"] is True
+    assert told(report, "seized", "after loss")["claimed"] is False
+    assert changes(report, "seized") == ["Ask EC2 to start the instance"]
+    assert state(ec2, IDS["seized"]) == "running"
+    assert tags_of(ec2, "seized")["round"] == "late"
 
 
 def test_of_two_rounds_at_the_same_moment_one_has_the_instance_and_its_tags(run):

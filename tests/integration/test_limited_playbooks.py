@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from ec2_support import REPOSITORY
+from lab_fleet import lab_fleet
 
 PLAYBOOKS = {
     "run.yml": "The round failed on cpu1",
@@ -24,7 +25,7 @@ PLAYBOOKS = {
 
 
 @pytest.fixture(scope="module")
-def said() -> Iterator[dict[str, tuple[int, str]]]:
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[int, str]]]:
     """Run all of them at once; `localhost` is not among the hosts of any."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
@@ -36,7 +37,8 @@ def said() -> Iterator[dict[str, tuple[int, str]]]:
             "workflow_source_repository": str(REPOSITORY),
         }
         database = {"DJ_HOST": "db.invalid", "DJ_USER": "anna", "DJ_PASS": "secret"}
-        words = ["-i", "inventory/aws", "--limit", "cpu1", "-e", json.dumps(given)]
+        inventory = lab_fleet(REPOSITORY, tmp_path_factory.mktemp("fleet"))
+        words = ["-i", str(inventory), "--limit", "cpu1", "-e", json.dumps(given)]
         runs = {
             playbook: subprocess.Popen(
                 [f"{sys.prefix}/bin/ansible-playbook", playbook, *words],

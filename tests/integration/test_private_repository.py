@@ -113,6 +113,11 @@ def test_a_credential_that_is_wrong_or_missing_is_named(
             "give it as workflow_source_token",
         ),
         (
+            {"workflow_source_repository": f"https://{TOKEN}@git.example.org/lab.git"},
+            "a token or a password before",
+        ),
+        ({"workflow_source_repository": f"HTTPS://anna:{TOKEN}@git.example.org/lab.git"}, "before its @"),
+        (
             {
                 "workflow_source_repository": "http://git.example.org/lab.git",
                 "workflow_source_token": TOKEN,

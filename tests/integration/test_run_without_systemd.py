@@ -34,11 +34,11 @@ class Rounds:
         self.environment = os.environ | {"PATH": path, "INVOCATION_ID": "of another unit"}
 
     def launch(
-        self, name: str, *command: str, limit: int = 60, poweroff: str = ""
+        self, name: str, *command: str, limit: int = 60, poweroff: str = "", container: str = ""
     ) -> subprocess.CompletedProcess[str]:
         folder = self.home / "rounds" / name
         (folder / "secrets").mkdir(parents=True)
-        words = ["start", folder, "", folder / "secrets", limit, 1, 1, "", poweroff, "", *command]
+        words = ["start", folder, "", folder / "secrets", limit, 1, 1, "", poweroff, container, *command]
         return subprocess.run(
             [LAUNCH, *map(str, words)],
             env=self.environment,
@@ -98,6 +98,20 @@ def test_a_run_that_ignores_its_limit_is_ended(rounds: Rounds) -> None:
     assert rounds.launch("r1", "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", limit=1).stderr == ""
     assert until(lambda: rounds.read("exit_status")) == "137"
     assert "its time limit of 1 s was reached (workflow_run_limit_hours)" in rounds.read("cause")
+
+
+def test_an_engine_that_hangs_does_not_keep_the_machine_on(rounds: Rounds, tmp_path: Path) -> None:
+    """Whatever is asked of it, Docker never answers."""
+    docker, poweroff = tmp_path / "shims" / "docker", tmp_path / "poweroff"
+    docker.write_text("#!/bin/sh\nexec sleep 300\n")
+    poweroff.write_text(f"#!/bin/sh\ntouch '{tmp_path}/off'\n")
+    for file in (docker, poweroff):
+        file.chmod(0o755)
+    assert rounds.launch("r1", "true", poweroff=str(poweroff), container="round").stderr == ""
+    assert until((tmp_path / "off").exists, 90)
+    assert rounds.read("exit_status") == "0"
+    assert "the Docker engine does not answer any more" in rounds.read("cause")
+    assert not (rounds.home / "rounds" / "r1" / "secrets").exists()
 
 
 def test_a_launcher_that_is_killed_leaves_a_lost_run(rounds: Rounds) -> None:

@@ -12,6 +12,7 @@ import role_support
 from booted import INSTANCE, Booted
 from ec2_machines import Machines, engine_or_skip, machine_image, machines, remove
 from ec2_support import REPOSITORY, describe, outcomes, play, refusal
+from lab_fleet import lab_fleet
 
 #: Stands for the AWS CLI: notes its words, and is the way to the machine's sshd that the agent would be.
 AWS = """#!/bin/sh
@@ -35,9 +36,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 @pytest.fixture
 def fleet(cloud: Machines, tmp_path: Path) -> Path:
     """The fleet's inventory, with our machine for one of its hosts."""
-    for name in ("hosts.yml", "group_vars"):
-        (tmp_path / name).symlink_to(REPOSITORY / "inventory" / "aws" / name)
-    (tmp_path / "host_vars").mkdir()
+    inventory = lab_fleet(REPOSITORY, tmp_path)
+    (inventory / "host_vars").mkdir()
     own = {
         "instance_power_instance_id": INSTANCE,
         "instance_power_endpoint_url": cloud.ec2.meta.endpoint_url,
@@ -48,8 +48,8 @@ def fleet(cloud: Machines, tmp_path: Path) -> Path:
         "instance_power_connection": "ssm",
     }
     lines = "".join(f"{name}: {value!r}\n" for name, value in own.items())
-    (tmp_path / "host_vars" / "cpu1.yml").write_text(lines)
-    return tmp_path
+    (inventory / "host_vars" / "cpu1.yml").write_text(lines)
+    return inventory
 
 
 def test_ssh_goes_through_systems_manager(cloud: Machines, fleet: Path, tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +17,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
-from role_support import play
+from role_support import ROOT, play
 
 KEY = (
     "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQDusXfgTE4eBP50NglSzCSEGnIL6+cr6m3H6cZANOQ+P1o/W4BdtcAL3sor4iGi7SOe"
@@ -103,6 +107,33 @@ def look_at_a_new_one(ec2: Any, one: dict[str, Any]) -> None:
     assert [group["GroupName"] for group in one["SecurityGroups"]] == [NAME]
 
 
+def playbook(name: str, url: str, answer: str = "", **more: object) -> str:
+    """Run a playbook as somebody at a terminal, who answers what is asked."""
+    terminal, theirs = pty.openpty()
+    try:
+        os.write(terminal, f"{answer}\n".encode())
+        done = subprocess.run(
+            [
+                f"{sys.prefix}/bin/ansible-playbook",
+                f"playbooks/{name}.yml",
+                *("--inventory", "localhost,", "--extra-vars"),
+                json.dumps({"ansible_python_interpreter": sys.executable, **inputs(url, **more)}),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"NO_PROXY": "*", "no_proxy": "*", "ANSIBLE_NOCOLOR": "1"},
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+        os.close(terminal)
+    return f"{done.returncode}: {' '.join(done.stdout.split())}"
+
+
 def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str) -> None:
     for given, words in (
         ({"worker_fleet_name": "no/name"}, "use letters, digits and hyphens"),
@@ -148,18 +179,20 @@ def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str)
 
     ec2.create_tags(Resources=list(instances), Tags=[{"Key": "round", "Value": "one that runs"}])
     before = {name: tags(one) | {"round": "one that runs"} for name, one in instances.items()}
-    again = run(tmp_path, url)
-    assert again.status == 0, again.output
-    assert again.changed == 0, again.output
+    again = playbook("create", url)
+    assert again.startswith("0: "), again
+    assert "changed=0 " in again, again
+    assert f"cpu1: {{instance_power_instance_id: {made.facts['worker_fleet_ids']['cpu1']}}}" in again
+    assert "on now, until" not in again, "nothing is new"
     assert {one["InstanceId"]: tags(one) for one in alive(url)} == before
-    assert again.facts["worker_fleet_new"] == []
 
-    refused = run(tmp_path, url, "destroy", worker_fleet_confirm="cpu1").refusal()
+    refused = playbook("destroy", url, "cpu1")
+    assert refused.startswith("2: "), refused
     assert "the fleet is called 'lab' and 'cpu1' was given" in refused
     assert len(alive(url)) == 2
 
-    gone = run(tmp_path, url, "destroy", worker_fleet_confirm="lab")
-    assert gone.status == 0, gone.output
+    gone = playbook("destroy", url, "lab")
+    assert gone.startswith("0: "), gone
     assert alive(url) == []
     assert not ec2.describe_key_pairs()["KeyPairs"]
     assert not ec2.describe_addresses()["Addresses"]

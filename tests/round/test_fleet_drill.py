@@ -47,6 +47,7 @@ WORKERS: dict[str, dict[str, Any]] = {
     "engine": {},
     "expired": {},
     "never": {"instance_power_capacity_attempts": 2, "instance_power_capacity_backoff_seconds": 0.1},
+    "refused": {"workflow_source_ship": False},
 }
 IDS = {name: f"i-0000000000000f{number:03x}" for number, name in enumerate(WORKERS)}
 
@@ -55,7 +56,7 @@ COMPUTING = {"good", "engine", "expired"}
 KEYS = 12
 FAULTS = [
     {"action": "StartInstances", "access_key": "never", "code": "InsufficientInstanceCapacity", "times": 99},
-    {"action": "StopInstances", "access_key": "clone", "code": "UnauthorizedOperation", "times": 99},
+    {"action": "StopInstances", "access_key": "refused", "code": "UnauthorizedOperation", "times": 99},
     {"machine": "full_disk", "instance": IDS["full"]},
     {"machine": "no_ssh", "instance": IDS["build"]},
     {"machine": "hang_in_stopping", "instance": IDS["good"], "seconds": 5},
@@ -188,8 +189,8 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     status = node.end()
     (fleet.home / "output").write_text(node.output)
     verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
-    left = fleet.machines["clone"].state()
-    fleet.machines["clone"].api.stop_instances(InstanceIds=[IDS["clone"]])
+    left = fleet.machines["refused"].state()
+    fleet.machines["refused"].api.stop_instances(InstanceIds=[IDS["refused"]])
     found = {
         "status": str(status),
         "left": left,
@@ -206,8 +207,9 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
 def test_every_instance_is_stopped(fleet: Fleet, verdicts: dict[str, str]) -> None:
     """But for one whose stop was refused, and whose verdict says so besides why its round failed."""
     assert verdicts["left"] == "running"
-    assert "these credentials may not do that" in verdicts["clone"]
-    assert "IT MAY STILL BE RUNNING AND COST MONEY" in verdicts["clone"]
+    assert "could not be fetched" in verdicts["refused"]
+    assert "these credentials may not do that" in verdicts["refused"]
+    assert "IT MAY STILL BE RUNNING AND COST MONEY" in verdicts["refused"]
     assert fleet.states() == {"stopped"}, verdicts["output"][-6000:]
 
 

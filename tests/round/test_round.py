@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ec2_support import describe
+from lab_fleet import lab_fleet
 from project import INSTANCE, Project, cloud, states
 
 STOPPED = {INSTANCE: "stopped"}
@@ -35,6 +37,10 @@ def test_the_first_round_brings_results_home_and_stops_the_machine(project: Proj
     assert "<html" in (sandbox / "first" / "report.html").read_text()
     with cloud(sandbox / "ec2") as client:
         assert states(client) == STOPPED
+        tags = {tag["Key"]: tag["Value"] for tag in describe(client, INSTANCE)["Tags"]}
+    assert (tags["round"], tags["round_commit"]) == (summary["round"], summary["commit"])
+    assert tags["round_owner"]
+    assert tags["round_deadline"] > tags["round_started"]
 
 
 def test_no_secret_is_left_behind(sandbox: Path) -> None:
@@ -43,6 +49,8 @@ def test_no_secret_is_left_behind(sandbox: Path) -> None:
     assert len(password) >= 16
     assert password not in (sandbox / "first.log").read_text()
     assert not list(sandbox.glob("worker/rounds/*/secrets"))
+    for one in sandbox.glob("worker/rounds/2*"):
+        assert not Path("/run/datajoint-round", one.name, "secrets").exists()
     for path in [*sandbox.glob("worker/rounds/*/*"), *sandbox.glob("first/*"), *sandbox.glob("ec2/**/*")]:
         if path.is_file():
             assert password not in path.read_text(errors="replace"), path
@@ -201,14 +209,8 @@ def _with_tables(project: Project, sandbox: Path, script: str) -> None:
 
 @pytest.fixture
 def fleet(project: Project, tmp_path: Path) -> Path:
-    """The inventory of the lab's fleet, with the instances that it gives as examples."""
-    of_the_lab = project.folder / "inventory" / "aws"
-    (tmp_path / "aws").mkdir()
-    (tmp_path / "aws" / "group_vars").symlink_to(of_the_lab / "group_vars")
-    hosts, count = re.subn(r"# (\w+: {)", r"\1", (of_the_lab / "hosts.yml").read_text())
-    assert count == 2
-    (tmp_path / "aws" / "hosts.yml").write_text(hosts)
-    return tmp_path / "aws"
+    """The inventory of the lab's fleet, with its examples."""
+    return lab_fleet(project.folder, tmp_path)
 
 
 def test_a_round_on_the_aws_inventory(project: Project, sandbox: Path, fleet: Path) -> None:

@@ -157,21 +157,30 @@ def test_a_container_that_hangs_past_its_limit(drill: Drill) -> None:
 
 def test_a_connection_that_is_lost_for_good(drill: Drill) -> None:
     """The control node gives up, stops the instance through the API, and says what happened."""
-    node = drill.play(workflow_run_patience_seconds=3)
+    node = drill.play(workflow_run_patience_seconds=30)
     held = drill.in_hand(node)
     drill.cloud.order({"machine": "no_network", "instance": WORKER})
+    status = drill.play("playbooks/status.yml")
+    assert status.end() == 2, status.output[-3000:]
+    assert "why: rehearsal1 does not answer: Failed to connect to the host via ssh" in status.output
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert drill.machine.reason().startswith("Client.UserInitiatedShutdown")
-    assert "the connection to rehearsal1 was lost for 3 s" in node.output
+    assert "the connection to rehearsal1 was lost for 30 s" in node.output
     assert "what the run had not done is due again" in " ".join(node.output.split())
     assert drill.is_kept(held), drill.queue.keys()
 
 
-def test_force_stop_while_a_key_is_computed(drill: Drill) -> None:
-    """The run puts back what it works on and its results come home; then the instance is stopped."""
-    node = drill.play()
+def test_a_round_whose_machine_is_taken_leaves_it_to_the_other(drill: Drill) -> None:
+    """And force_stop then: that one puts back what it works on, its results come home, the instance is stopped."""
+    first = drill.play(workflow_run_patience_seconds=3)
+    drill.in_hand(first)
+    node = drill.play("run.yml", "--extra-vars", "instance_power_force=true")
+    assert first.end() == 2, first.output[-3000:]
+    assert "was taken from this round, and is left to round" in " ".join(first.output.split())
+    until(lambda: not drill.queue.in_hand())
     held = drill.in_hand(node)
+    assert drill.machine.state() == "running"
     stop = drill.play("playbooks/force_stop.yml")
     assert stop.end() == 0, stop.output[-3000:]
     assert node.end() == 2, node.output[-3000:]
