@@ -171,7 +171,7 @@ class Rehearsal:
         return datetime.strptime(latest[:23], "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp()
 
     def images(self) -> int:
-        """Count the worker's images, and those without a name, in the machine's own engine: start it for that."""
+        """Count the worker's images, and nameless ones, in the machine's own engine: start it for that."""
         listed = self.run(
             "docker",
             "ps",
