@@ -61,6 +61,46 @@ def test_deadlocks_are_tried_again(toy: Toy) -> None:
     assert len(toy.computations("Transfer")) > 4
 
 
+#: The answers to the first changes of a queue are lost; what they changed is not.
+_LOST_ANSWERS = """
+import datajoint as dj
+from workflow.populate.attempt import Attempt, steadily
+from workflow.populate.claim import Owner, Queue
+from workflow.populate.clerk import Desk
+dj.config["database.reconnect"] = False
+queue = Queue(0, "toy_pipeline.Trouble", tables["toy_pipeline.Trouble"], [])
+ask, lost = queue._query, set()
+def lossy(statement, *values):
+    found = ask(statement, *values)
+    if statement.startswith("UPDATE") and values not in lost:
+        lost.add(values)
+        queue.connection._conn.close()
+        raise dj.errors.LostConnectionError("cut")
+    return found
+ours, others = (Owner(2**50 + n, "", 0, "", "") for n in range(2))
+queue.refresh()
+jobs = queue.claim(3, ours)
+queue._query = lossy
+failed = Attempt(queue, jobs[0], ours.crew, "").run()
+died = [
+    steadily(queue.connection, lambda: Desk([queue], owner, retries).died(job, "it died"))
+    for job, owner, retries in ((jobs[1], ours, 0), (jobs[2], ours, 2), (jobs[1], others, 0))
+]
+rows = {row["number"]: row["status"] for row in Trouble.jobs.to_dicts()}
+answer = [failed.outcome, [death.outcome for death in died], rows, len(lost)]
+"""
+
+
+def test_a_failure_whose_answer_is_lost_is_a_failure_all_the_same(toy: Toy) -> None:
+    """It is said again on another connection, when it is recorded already: the key is not somebody else's."""
+    toy.execute("Number.insert({'number': n} for n in (1, 11, 21))")
+    outcome, deaths, statuses, lost = toy.execute(_LOST_ANSWERS)
+    assert outcome == "failed"
+    assert deaths == ["failed", "again", "gone"]
+    assert sorted(statuses.values()) == ["error", "error", "pending"]
+    assert lost == 4
+
+
 #: Somebody else's transaction that keeps a table to itself for some seconds.
 _HOLDER = """
 import threading
