@@ -93,6 +93,24 @@ def test_every_way_to_misbehave_is_told_and_the_rest_is_done(toy: Toy) -> None:
     assert toy.workflow("errors", "--ignored").stdout == "no key has failed\n"
 
 
+def test_errors_disappear_when_somebody_else_does_their_keys(toy: Toy) -> None:
+    """A user's own populate does not touch the queue."""
+    toy.insert(range(4))
+    toy.execute("""
+Square.jobs.refresh(delay=-1)
+for number, status in enumerate(("error", "error", "ignore", "ignore")):
+    Square.jobs.update1({"number": number, "status": status, "error_message": "wrong"})
+Square.populate("number in (0, 2)")
+""")
+    [planned] = json.loads(toy.workflow("plan", "--tables", "Square", "--json").stdout)
+    assert (planned["due"], planned["done"], planned["failed"]) == (1, 2, 1)
+    listed = json.loads(toy.workflow("errors", "--ignored", "--json").stdout)
+    assert sorted(failure["key"]["number"] for failure in listed) == [1, 3]
+    assert json.loads(toy.workflow("retry", "--json", "--tables", "Square").stdout) == {
+        "toy_pipeline.Square": 1
+    }
+
+
 def test_a_run_can_be_limited(toy: Toy) -> None:
     toy.insert(range(30))
     where = ["--tables", "Square", "--where", "number >= 10"]

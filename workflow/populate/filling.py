@@ -55,7 +55,7 @@ class Filling(JobsTable):
         return self._change(("error", "ignore") if ignored else ("error",), "pending", before)
 
     def failed(self, statuses: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Failed keys and their rows of the jobs table."""
+        """Failed keys that nobody has done since, and their rows of the jobs table."""
         names = (
             "status",
             "error_message",
@@ -69,7 +69,8 @@ class Filling(JobsTable):
         columns = ", ".join(self._quote(name) for name in names)
         rows = self._query(
             f"SELECT {self._own}, {columns} FROM {self._jobs} "
-            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}){self._matching(self._jobs)}",
+            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}) AND NOT {self._done(self._jobs)}"
+            f"{self._matching(self._jobs)}",
             *statuses,
         ).fetchall()
         width = len(self.names)
@@ -87,11 +88,21 @@ class Filling(JobsTable):
             self._query(
                 f"UPDATE {self._jobs} SET status = %s{fresh}, "
                 f"scheduled_time = {dialect.now(self.connection)} "
-                f"WHERE status IN ({old}){earlier}{self._matching(self._jobs)}",
+                f"WHERE status IN ({old}){earlier} AND NOT {self._done(self._jobs)}"
+                f"{self._matching(self._jobs)}",
                 after,
                 *before,
                 *(() if moment is None else (moment,)),
             ).rowcount
+        )
+
+    def failed_select(self) -> tuple[str, tuple[Any, ...]]:
+        """A SELECT of this queue's index, status and how many: failed and parked keys not done since."""
+        return (
+            f"SELECT {self.index} AS i, {dialect.as_text(self.connection, 'j.status')}, COUNT(*) AS n "
+            f"FROM {self._jobs} AS j WHERE j.status IN (%s, %s) AND NOT {self._done('j')}"
+            f"{self._matching('j')} GROUP BY j.status",
+            ("error", "ignore"),
         )
 
     def counts_select(self) -> tuple[str, tuple[Any, ...]]:
@@ -114,6 +125,12 @@ def count_statuses(queues: Sequence[Filling]) -> list[tuple[int, str, int, int]]
     """Count all queues in one statement: index, status, holding supervisor (or 0), how many."""
     rows = _union(queues, [queue.counts_select() for queue in queues])
     return [(int(index), str(status), int(holder), int(n)) for index, status, holder, n in rows]
+
+
+def count_failed(queues: Sequence[Filling]) -> dict[tuple[int, str], int]:
+    """Count failed and parked keys in one statement: how many, by index and status."""
+    rows = _union(queues, [queue.failed_select() for queue in queues])
+    return {(int(index), str(status)): int(n) for index, status, n in rows}
 
 
 def find_due(queues: Sequence[Filling]) -> set[int]:
