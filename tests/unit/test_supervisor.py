@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -44,7 +45,7 @@ def nursery() -> Iterator[SimpleNamespace]:
     os.close(other)
 
 
-def crew(desk: Desk, nursery: Any, deadline: float | None = None) -> Supervisor:
+def crew(desk: Desk, nursery: Any, deadline: float = math.inf) -> Supervisor:
     """A supervisor without workers, and one table in which nothing is due."""
     connection = SimpleNamespace(
         _in_transaction=False,

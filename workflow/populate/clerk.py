@@ -133,7 +133,7 @@ class Desk:
         self.queues, self.owner, self.retries = queues, owner, retries
         self._connection = queues[0].connection
 
-    def fill(self, dead: Mapping[int, Any]) -> Census:
+    def fill(self, dead: Mapping[int, Any], patience: float) -> Census:
         """Prepare the queues for a run: forget what is past, give failed keys another try, and refresh."""
         known = {(index, status) for index, status, _, _ in count_statuses(self.queues)}
         for each in self.queues:
@@ -143,7 +143,7 @@ class Desk:
             since = self._at_work_since()
             for each in failed:
                 each.retry(before=since)
-        return self.refresh(dead, wait=True)
+        return self.refresh(dead, patience)
 
     def _at_work_since(self) -> Any:
         """When the first of the crews at work began: what failed since then, failed in this round."""
@@ -157,14 +157,14 @@ class Desk:
             default=None,
         )
 
-    def refresh(self, dead: Mapping[int, Any] = NOBODY, *, wait: bool = False) -> Census:
+    def refresh(self, dead: Mapping[int, Any] = NOBODY, patience: float = 0.0) -> Census:
         """Look for new keys in every table, take over what the dead have left, and count.
 
         Two statements if there is nothing new.
         """
         began = time.monotonic()
         due = find_due(self.queues)
-        is_filled = not due or self._insert(due, REFRESH_PATIENCE if wait else 0.0)
+        is_filled = not due or self._insert(due, patience)
         census = self.look(dead)
         return census._replace(is_filled=is_filled, seconds=time.monotonic() - began)
 

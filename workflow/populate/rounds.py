@@ -81,7 +81,9 @@ def carry_out(
     is_open = False
     try:
         everything = open_tables()
-        tables, restriction = patiently(lambda: _begin(summary, everything, names, where), terms.patience)
+        tables, restriction = patiently(
+            lambda: _begin(summary, everything, names, where), terms.patience_left
+        )
         is_open = True
         stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
         if stopped:
@@ -111,28 +113,29 @@ def _begin(
     return tables, restriction
 
 
-def patiently(action: Callable[[], Any], patience: float) -> Any:
+def patiently(action: Callable[[], Any], patience: Callable[[], float]) -> Any:
     """Do something with DataJoint's own connection; if the database goes away meanwhile, begin again.
 
     Parameters
     ----------
     action : callable
         Statements that may be repeated.
-    patience : float
-        Seconds, from the first trouble on, after which the trouble is raised.
+    patience : callable
+        Asked at the first trouble for how many seconds it may last before it is raised.
     """
-    deadline: list[float] = []
+    given_up_at: list[float] = []
 
     def given_up() -> bool:
-        if not deadline:
-            deadline.append(time.monotonic() + patience)
-            if patience:
+        if not given_up_at:
+            seconds = patience()
+            given_up_at.append(time.monotonic() + seconds)
+            if seconds:
                 print(
                     "run_workflow: trouble with the database while the run begins: "
-                    f"trying again for {patience:g} s",
+                    f"trying again for {round(seconds, 1):g} s",
                     file=sys.stderr,
                 )
-        return time.monotonic() >= deadline[0]
+        return time.monotonic() >= given_up_at[0]
 
     return steadily(dj.conn(), action, given_up)
 

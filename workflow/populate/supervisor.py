@@ -7,6 +7,7 @@ are all heard through one selector.
 from __future__ import annotations
 
 import collections
+import math
 import os
 import selectors
 import signal
@@ -44,7 +45,7 @@ class Orders:
     processes: int
     max_calls: int | None = None
     grace: float = 30.0
-    deadline: float | None = None
+    deadline: float = math.inf
 
 
 @dataclass
@@ -186,7 +187,7 @@ class Supervisor:
             self._disband(signal.Signals(self._signals[0]).name, self._orders.grace)
             if len(self._signals) > 1:
                 self._stop.kill_at = min(self._stop.kill_at, moment)
-        if self._orders.deadline is not None and moment >= self._orders.deadline:
+        if moment >= self._orders.deadline:
             self._disband("its deadline", self._orders.grace)
         if moment >= self._stop.kill_at:
             self._clerk.hurry = bool(self._stop.reason)  # an orderly end waits for the database
