@@ -32,19 +32,19 @@ class Restartable(Protocol):
         """End without a word to anybody, and start again."""
 
 
+def connect(server: Server) -> Any:
+    """Open a plain connection."""
+    whom = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    if server.backend == "mysql":
+        return pymysql.connect(**whom, autocommit=True)
+    link = psycopg2.connect(**whom, dbname=server.name)
+    link.autocommit = True
+    return link
+
+
 def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
     """Run one statement on a plain connection of its own; the rows, if it gives any."""
-    link: Any
-    if server.backend == "mysql":
-        link = pymysql.connect(
-            host=server.host, port=server.port, user=server.user, password=server.password, autocommit=True
-        )
-    else:
-        link = psycopg2.connect(
-            host=server.host, port=server.port, user=server.user, password=server.password, dbname=server.name
-        )
-        link.autocommit = True
-    with closing(link), link.cursor() as cursor:
+    with closing(connect(server)) as link, link.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
 

@@ -6,13 +6,12 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-import psycopg2
 import pytest
 from databases import Server, embedded_database, embedded_server
-from restartable import ask
+from restartable import ask, connect
 from toy import Toy, wait_for
 
 from workflow.pipeline.schemas import ALONE
@@ -236,19 +235,55 @@ def test_a_server_that_goes_away_while_a_run_begins_is_waited_for(
     assert (state["squares"], state["wrong"], state["digits"]) == (4, [], 0)
 
 
+@pytest.mark.parametrize("ending", ["patience", "signal"])
+def test_who_declares_tables_is_not_waited_for_without_end(toy: Toy, ending: str) -> None:
+    """With a limit of 1 s here, or without one until a signal comes."""
+    toy.insert(range(1))
+    script = _DECLARING.format(patience=1 if ending == "patience" else 3600)
+    with held_up(toy), toy._started(["-c", script, "run", "--tables", "Square"], {}) as run:
+        if ending == "signal":
+            wait_for(lambda: waiting(toy), run)
+            run.terminate()
+        _, log = run.communicate(timeout=60)
+    if ending == "signal":
+        assert (run.returncode, "stopped by SIGTERM" in log) == (4, True), log
+    else:
+        assert run.returncode == 2, log
+        [line] = log.splitlines()
+        assert "another process has been declaring tables for 1 s" in line
+    assert toy.state()["squares"] == 0
+
+
+_DECLARING = """
+import sys
+from workflow.pipeline import schemas
+schemas.PATIENCE = {patience}
+from workflow.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @contextmanager
 def held_up(toy: Toy) -> Iterator[None]:
     """Hold the lock that a run needs before it declares its tables."""
-    server = toy.server
-    link = psycopg2.connect(
-        host=server.host, port=server.port, user=server.user, password=server.password, dbname=server.name
-    )
-    link.cursor().execute(ALONE["postgresql"][0])
-    yield
-    link.close()
+    with closing(connect(toy.server)) as link, link.cursor() as cursor:
+
+        def is_ours() -> bool:
+            cursor.execute(ALONE[toy.server.backend][0])
+            return bool(cursor.fetchone()[0])
+
+        wait_for(is_ours)
+        cursor.execute("SELECT 1")
+        yield
 
 
 def waiting(toy: Toy) -> bool:
-    """Whether somebody waits for such a lock."""
-    [(count,)] = ask(toy.server, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-    return bool(count)
+    """Whether somebody asks for that lock again and again."""
+    statement = ALONE[toy.server.backend][0].replace("'", "''")
+    last = {
+        "mysql": "SELECT COUNT(*) FROM performance_schema.events_statements_current "
+        "JOIN performance_schema.threads USING (thread_id) "
+        f"WHERE sql_text = '{statement}' AND processlist_user = SUBSTRING_INDEX(USER(), '@', 1)",
+        "postgresql": f"SELECT COUNT(*) FROM pg_stat_activity WHERE query = '{statement}'",
+    }[toy.server.backend]
+    return bool(ask(toy.server, last)[0][0])
