@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
@@ -140,6 +141,75 @@ def test_a_lock_of_somebody_else_is_waited_for_but_not_for_ever(toy: Toy) -> Non
     assert '"verdict": "succeeded"' in output
     state = toy.state()
     assert (state["squares"], state["wrong"], state["digits"]) == (2, [], 0)
+
+
+#: A disk that is full, as the server says it: for results, or also for failures.
+_FULL = """
+connection, backend = Large.connection, Large.connection.adapter.backend
+where, quote = Large.database, "`" if Large.connection.adapter.backend == "mysql" else '"'
+results, failures = Large.full_table_name, Large.jobs.full_table_name
+if backend == "mysql":
+    full = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1021, MESSAGE_TEXT = 'Disk full (x)'"
+    created = [
+        f"BEFORE INSERT ON {results} FOR EACH ROW {full}",
+        f"BEFORE UPDATE ON {failures} FOR EACH ROW IF NEW.status = 'error' THEN {full}; END IF",
+    ]
+else:
+    connection.query(
+        f'CREATE FUNCTION "{where}".full() RETURNS trigger LANGUAGE plpgsql AS '
+        "'BEGIN RAISE EXCEPTION ''No space left on device'' USING ERRCODE = ''53100''; END'"
+    )
+    full = f'FOR EACH ROW {{}} EXECUTE FUNCTION "{where}".full()'
+    created = [
+        f"BEFORE INSERT ON {results} " + full.format(""),
+        f"BEFORE UPDATE ON {failures} " + full.format("WHEN (NEW.status = 'error')"),
+    ]
+for number, trigger in enumerate(created[:given[0]]):
+    name = f"`{where}`.full_{number}" if backend == "mysql" else f"full_{number}"
+    connection.query(f"CREATE TRIGGER {name} {trigger}")
+"""
+_EMPTY = """
+connection = Large.connection
+for number, table in enumerate((Large, Large.jobs)[:given[0]]):
+    if connection.adapter.backend == "mysql":
+        connection.query(f"DROP TRIGGER `{Large.database}`.full_{number}")
+    else:
+        connection.query(f"DROP TRIGGER full_{number} ON {table.full_table_name}")
+"""
+_SOON_TIRED = """
+import sys
+from workflow.populate import attempt
+attempt._TRIES[attempt.Trouble.FULL] = 2
+from workflow.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_server_whose_disk_is_full_is_said_to_be_so(toy: Toy, everything: bool) -> None:
+    """A key that cannot be stored fails after some tries; a run that cannot even say so ends, and is due."""
+    toy.insert(range(1, 3))
+    toy.execute("tables['toy_pipeline.Large'].jobs" + _FULL, 1 + everything)
+    arguments = ["-c", _SOON_TIRED, "run", "--json", "--tables", "Large", "--processes", "1"]
+    began = time.monotonic()
+    with toy._started(arguments, {}) as run:
+        output, log = run.communicate()
+    assert time.monotonic() - began < 60, "nobody waits for space for as long as for a server"
+    summary = json.loads(output)
+    if everything:
+        assert run.returncode == 4, log
+        assert list(Counter(toy.computations("Large")).values()) == [3]
+        told = summary["message"]
+        assert toy.state()["jobs"]["toy_pipeline.Large"] == {"pending": 2}
+    else:
+        assert run.returncode == 1, log
+        assert list(Counter(toy.computations("Large")).values()) == [3, 3]
+        told = summary["keys"][0]["reason"]
+        assert toy.state()["jobs"]["toy_pipeline.Large"] == {"error": 2}
+    assert "No space left on device" in told or "Disk full" in told
+    assert "the database server has no space left: free some, then retry" in told
+    toy.execute(_EMPTY, 1 + everything)
+    assert toy.run("--tables", "Large")["message"] == "2 of 2 keys done"
 
 
 def test_waits_have_a_limit(toy: Toy) -> None:

@@ -114,7 +114,7 @@ class Clerk:
         while (request := self._requests.get()) is not None:
             began = time.monotonic()
 
-            def given_up(began: float = began) -> bool:
+            def given_up(_: Exception, began: float = began) -> bool:
                 self.troubled = True
                 return self.hurry or time.monotonic() - began > self._patience
 

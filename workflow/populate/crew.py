@@ -105,7 +105,7 @@ def populate(
     census, others = steadily(
         connection,
         lambda: _fill(queues, Desk(queues, owner, terms.retries), crew, terms),
-        lambda: time.monotonic() > given_up_at,
+        lambda _: time.monotonic() > given_up_at,
     )
     for queue, pending in zip(queues, census.pending, strict=True):
         tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))

@@ -33,7 +33,7 @@ from workflow.populate.progress import Progress
 from workflow.populate.roster import CrewError
 from workflow.populate.stopping import Stopped
 from workflow.populate.summary import Summary, now
-from workflow.populate.troubles import classify, is_alive, one_line
+from workflow.populate.troubles import Trouble, classify, is_alive, one_line
 from workflow.settings import Settings
 
 REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
@@ -125,7 +125,7 @@ def patiently(action: Callable[[], Any], patience: Callable[[], float]) -> Any:
     """
     given_up_at: list[float] = []
 
-    def given_up() -> bool:
+    def given_up(_: Exception) -> bool:
         if not given_up_at:
             seconds = patience()
             given_up_at.append(time.monotonic() + seconds)
@@ -147,7 +147,9 @@ def explain(error: Exception) -> tuple[int, str] | None:
     """
     if isinstance(error, DatabaseUnreachableError):
         return EXIT_UNREACHABLE, str(error)
-    if trouble := classify(error):
+    if (trouble := classify(error)) is Trouble.FULL:
+        return EXIT_STOPPED, f"{trouble.value} ({one_line(error)}): free some, then run again"
+    if trouble:
         return EXIT_UNREACHABLE, f"{trouble.value}: {error}"
     if isinstance(error, REFUSALS):
         return EXIT_REFUSED, str(error)

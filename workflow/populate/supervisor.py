@@ -23,7 +23,7 @@ from workflow.populate.jobs_table import Job
 from workflow.populate.ledger import Hand
 from workflow.populate.liveness import Heart, Others
 from workflow.populate.nursery import Nursery
-from workflow.populate.roster import Member, Obituary, Roster
+from workflow.populate.roster import CrewError, Member, Obituary, Roster
 from workflow.populate.stock import Stock
 from workflow.populate.stopping import SIGNALS, become_deaf
 from workflow.populate.tally import Tally
@@ -216,6 +216,8 @@ class Supervisor:
 
     def _finished(self, member: Member, job: Job, report: Report) -> None:
         outcome = report.outcome
+        if outcome.outcome == "unrecorded":
+            raise CrewError(outcome.reason)  # no other key could be stored either
         self._stock.finished(job, outcome.seconds)
         self._news = self._news or outcome.outcome != "failed"  # what is gone may be done
         if outcome.outcome != "gone":
