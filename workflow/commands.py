@@ -145,7 +145,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         return tables
 
     rounds.carry_out(summary, open_tables, arguments.tables, arguments.where, terms)
-    if summary.exit_code == EXIT_DONE and not summary.total("due"):
+    if summary.exit_code == EXIT_DONE and not any(summary.total(count) for count in ("due", *rounds.WAITING)):
         _give_hints({outcome.table: tables[outcome.table] for outcome in summary.tables})
     if arguments.output:
         from workflow.report import write_report

@@ -58,7 +58,9 @@ def crew(desk: Desk, nursery: Any, deadline: float = math.inf) -> Supervisor:
     clerk = Clerk([queue], SimpleNamespace(crew=1), 2, 300.0)  # type: ignore[arg-type]
     clerk._desk = desk  # type: ignore[assignment]
     heart: Any = SimpleNamespace(others=Others(), trouble=lambda: None)
-    tally: Any = SimpleNamespace(due=lambda *_: None, tick=lambda: None, say=lambda _: None)
+    tally: Any = SimpleNamespace(
+        due=lambda *_: None, wait=lambda *_: None, tick=lambda: None, say=lambda _: None
+    )
     orders = Orders(0, deadline=deadline, grace=0.1)
     return Supervisor([queue], orders, clerk, nursery, heart, tally, lambda _: pytest.fail("nobody is hired"))
 

@@ -32,6 +32,8 @@ class Census(NamedTuple):
 
     pending: list[int]  # per table
     holders: set[int]  # other crews that have reserved something
+    held: Sequence[int] = ()  # per table: reserved by DataJoint clients that are no crews
+    later: Sequence[int] = ()  # per table: scheduled for later
     is_filled: bool = True  # False: somebody else was filling them, who may not come to the end of it
     seconds: float = 0.0  # that the database took, without what came before a lost connection
 
@@ -137,7 +139,7 @@ class Desk:
         """Prepare the queues for a run: forget what is past, give failed keys another try, and refresh."""
         known = {(index, status) for index, status, _, _ in count_statuses(self.queues)}
         for each in self.queues:
-            if {(each.index, "pending"), (each.index, "error")} & known:
+            if {(each.index, status) for status in ("pending", "later", "error", "success")} & known:
                 each.tidy()
         if failed := [each for each in self.queues if (each.index, "error") in known]:
             since = self._at_work_since()
@@ -202,14 +204,15 @@ class Desk:
         return self.count() if gone else census
 
     def count(self) -> Census:
-        """Count what is pending, and who else holds keys, in one statement."""
-        pending, holders = [0] * len(self.queues), set()
+        """Count what is pending, and what others hold, in one statement."""
+        pending, held, later = ([0] * len(self.queues) for _ in range(3))
+        holders = set()
         for index, status, holder, n in count_statuses(self.queues):
-            if status == "pending":
-                pending[index] += n
-            if holder and holder != self.owner.crew:
+            if status == "reserved" and holder:
                 holders.add(holder)
-        return Census(pending, holders)
+            elif (counts := {"pending": pending, "reserved": held, "later": later}.get(status)) is not None:
+                counts[index] += n
+        return Census(pending, holders - {self.owner.crew}, held, later)
 
     def take_over(self, crew: int) -> None:
         """Put back what a dead crew had reserved.

@@ -107,6 +107,7 @@ def populate(
         lambda: _fill(queues, Desk(queues, owner, terms.retries), crew, terms),
         lambda _: time.monotonic() > given_up_at,
     )
+    tally.wait(census.held, census.later)
     for queue, pending in zip(queues, census.pending, strict=True):
         tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))
     if census.is_filled and not any(census.pending) and not census.holders & others:

@@ -15,12 +15,17 @@ class Filling(JobsTable):
     """A queue as those see it who do not claim from it."""
 
     def tidy(self) -> None:
-        """Forget pending and failed keys that are done by now, or whose source is gone."""
+        """Forget pending and failed keys that are done by now, or whose source is gone.
+
+        And keys that other clients keep as done whose results were deleted since.
+        """
+        done = self._done(self._jobs)
         self._query(
             f"DELETE FROM {self._jobs} WHERE status IN (%s, %s) AND "
-            f"({self._done(self._jobs)} OR NOT {self._among(self._source, self._jobs)})",
+            f"({done} OR NOT {self._among(self._source, self._jobs)}) OR status = %s AND NOT {done}",
             "pending",
             "error",
+            "success",
         )
 
     def refresh(self) -> int:
@@ -80,6 +85,19 @@ class Filling(JobsTable):
         """Leave failed keys out of the queue from now on; how many they were."""
         return self._change(("error",), "ignore")
 
+    def free(self) -> int:
+        """Put keys that other DataJoint clients have reserved back into the queue; how many they were.
+
+        What a supervisor has reserved comes back by itself when that is dead.
+        """
+        return int(
+            self._query(
+                f"UPDATE {self._jobs} SET status = %s WHERE status = 'reserved' "
+                f"AND connection_id <= {FIRST_CREW}{self._matching(self._jobs)}",
+                "pending",
+            ).rowcount
+        )
+
     def _change(self, before: Sequence[str], after: str, moment: Any = None) -> int:
         old = ", ".join(["%s"] * len(before))
         earlier = "" if moment is None else " AND completed_time < %s"
@@ -108,15 +126,15 @@ class Filling(JobsTable):
     def counts_select(self) -> tuple[str, tuple[Any, ...]]:
         """A SELECT of this queue's index, status, holder (0 unless it is a supervisor) and how many.
 
-        Pending keys that are scheduled for later are not counted.
+        Pending keys that are scheduled for later have the status ``later``.
         """
         status = dialect.as_text(self.connection, "j.status")
         return (
-            f"SELECT {self.index} AS i, {status}, CASE WHEN j.status = 'reserved' "
-            f"AND j.connection_id > {FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
-            f"FROM {self._jobs} AS j "
-            f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
-            f"{self._matching('j')} GROUP BY j.status, holder",
+            f"SELECT {self.index} AS i, CASE WHEN j.status = %s "
+            f"AND j.scheduled_time > {dialect.now(self.connection)} THEN 'later' ELSE {status} END AS state, "
+            f"CASE WHEN j.status = 'reserved' AND j.connection_id > {FIRST_CREW} "
+            f"THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
+            f"FROM {self._jobs} AS j WHERE TRUE{self._matching('j')} GROUP BY 2, 3",
             ("pending",),
         )
 

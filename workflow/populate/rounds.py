@@ -38,6 +38,12 @@ from workflow.settings import Settings
 
 REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
 
+#: Counts of the summary, and why such keys were not done.
+WAITING = {
+    "held": "reserved by other DataJoint clients ('run_workflow retry --reserved' frees those of dead ones)",
+    "later": "scheduled for later",
+}
+
 
 def begin(settings: Settings) -> Summary:
     """Start the summary of a round."""
@@ -205,11 +211,16 @@ def _end(summary: Summary, exit_code: int, message: str) -> None:
 
 def _outcome(summary: Summary) -> str:
     due, done, failed, skipped = (summary.total(count) for count in ("due", "done", "failed", "skipped"))
+    waiting = [
+        f"{count} {'key is' if count == 1 else 'keys are'} {why}"
+        for name, why in WAITING.items()
+        if (count := summary.total(name))
+    ]
     if not due:
-        return "nothing was due"
+        return ", ".join(waiting) or "nothing was due"
     text = f"{done} of {due} keys done"
     if skipped:
         text += f", {skipped} skipped with a reason"
     if failed:
         text += f", {failed} failed (due again in the next round)"
-    return text
+    return "; ".join([text, *waiting])

@@ -317,6 +317,7 @@ class Supervisor:
         for shelf, pending in zip(self._stock.shelves, census.pending, strict=True):
             shelf.pending = pending
             self._tally.due(shelf.queue.label, self._stock.wanted(shelf) + held[shelf.queue.index])
+        self._tally.wait(census.held, census.later)
         self._holders = census.holders
         self._news = self._news or not census.is_filled
 
