@@ -49,25 +49,21 @@ def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def cut_connections(server: Server) -> None:
-    """Cut everybody's connections to a server."""
-    if server.backend == "postgresql":
-        ask(
-            server,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND usename = current_user",
-        )
-        return
-    for number in connections(server):
+def cut_connections(server: Server) -> int:
+    """Cut all connections of this user to a server; how many they were."""
+    found = connections(server)
+    end = "KILL {}" if server.backend == "mysql" else "SELECT pg_terminate_backend({})"
+    for number in found:
         try:
-            ask(server, f"KILL {number}")
+            ask(server, end.format(number))
         except pymysql.MySQLError as error:
             if error.args[0] != 1094:  # it has gone by itself
                 raise
+    return len(found)
 
 
 def connections(server: Server) -> list[int]:
-    """Everybody's connections but the one that asks."""
+    """All connections of this user but the one that asks."""
     query = (
         "SELECT id FROM information_schema.processlist WHERE user = SUBSTRING_INDEX(USER(), '@', 1) "
         "AND id <> CONNECTION_ID()"
