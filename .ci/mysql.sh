@@ -7,7 +7,7 @@
 #
 # start is idempotent, and says on its error stream whether it `started` the server or found it `running`.
 # The line that it prints is also kept in .cache/mysql/connection. Tests prefer WORKFLOW_TEST_MYSQL, of the
-# same form, if it is set: any MySQL server will do whose user may create and drop schemas.
+# same form, if it is set: any MySQL server will do whose user may create and drop schemas and users.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

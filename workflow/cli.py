@@ -122,6 +122,12 @@ def make_parser() -> argparse.ArgumentParser:
     retry = verbs.add_parser("retry", help="put failed keys back into the queue", allow_abbrev=False)
     _add_selection(retry)
     retry.add_argument("--ignored", action="store_true", help="parked keys too")
+    retry.add_argument(
+        "--reserved",
+        action="store_true",
+        help="also keys that other DataJoint clients (not run_workflow) have reserved: for clients that are "
+        "dead, since a living one would compute its key all the same",
+    )
     retry.add_argument("--json", action="store_true", help="print JSON")
 
     ignore = verbs.add_parser("ignore", help="park failed keys: leave them undone", allow_abbrev=False)

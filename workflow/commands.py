@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -66,10 +67,10 @@ def _refuse(error: Exception | str, code: int) -> int:
     return code
 
 
-def _open(settings: Settings, patience: float = 0.0) -> dict[str, Any]:
+def _open(settings: Settings, patience: Callable[[], float] = lambda: 0.0) -> dict[str, Any]:
     """Connect, bind the table classes, find those that are served, and tell them what code is running.
 
-    A server that is not there is not waited for; one that goes away afterwards is, for so many seconds.
+    A server that is not there is not waited for; one that goes away afterwards is, for so long.
     """
     connection = connect(settings.database)
     match_character_sets()
@@ -121,7 +122,7 @@ def _terms(arguments: argparse.Namespace, settings: Settings) -> Terms:
     return Terms(
         processes=arguments.processes,
         max_calls=arguments.max_calls,
-        deadline=None if arguments.deadline is None else time.monotonic() + arguments.deadline,
+        deadline=math.inf if arguments.deadline is None else time.monotonic() + arguments.deadline,
         retries=arguments.retries,
         grace=settings.grace,
         heartbeat=settings.heartbeat,
@@ -140,11 +141,11 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     tables: dict[str, Any] = {}
 
     def open_tables() -> dict[str, Any]:
-        tables.update(_open(settings, settings.patience))
+        tables.update(_open(settings, terms.patience_left))
         return tables
 
     rounds.carry_out(summary, open_tables, arguments.tables, arguments.where, terms)
-    if summary.exit_code == EXIT_DONE and not summary.total("due"):
+    if summary.exit_code == EXIT_DONE and not any(summary.total(count) for count in ("due", *rounds.WAITING)):
         _give_hints({outcome.table: tables[outcome.table] for outcome in summary.tables})
     if arguments.output:
         from workflow.report import write_report

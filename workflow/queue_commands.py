@@ -21,6 +21,7 @@ Open = Callable[[], Mapping[str, Any]]
 
 _ROUND_COLUMNS = ("round", "machine", "verdict", "n_due", "n_done", "n_failed", "n_skipped")
 _EXAMPLES = 3
+_NO_FAILURE = "no key has failed"
 _CLEAR = "\x1b[H\x1b[J"
 
 
@@ -34,7 +35,7 @@ def show_errors(arguments: argparse.Namespace, open_tables: Open) -> int:
         )
         return EXIT_DONE
     if not found:
-        print("no key has failed")
+        print(_NO_FAILURE)
     for cause in errors.by_cause(found):
         _describe(cause.failures, arguments.traceback, arguments.all)
     return EXIT_DONE
@@ -59,11 +60,13 @@ def _describe(failures: Sequence[errors.Failure], traceback: bool, everything: b
 
 
 def retry(arguments: argparse.Namespace, open_tables: Open) -> int:
-    """Put failed keys back into the queue."""
+    """Put failed keys back into the queue, and those that other clients have left reserved if asked to."""
     counts = {
-        queue.label: queue.retry(ignored=arguments.ignored) for queue in _queues(arguments, open_tables)
+        queue.label: queue.retry(ignored=arguments.ignored) + (queue.free() if arguments.reserved else 0)
+        for queue in _queues(arguments, open_tables)
     }
-    return _changed(counts, "put back into the queue", arguments.json)
+    nothing = "no key has failed, or is reserved by another client" if arguments.reserved else _NO_FAILURE
+    return _changed(counts, "put back into the queue", arguments.json, nothing)
 
 
 def ignore(arguments: argparse.Namespace, open_tables: Open) -> int:
@@ -72,7 +75,7 @@ def ignore(arguments: argparse.Namespace, open_tables: Open) -> int:
     return _changed(counts, "parked: 'run_workflow retry --ignored' takes that back", arguments.json)
 
 
-def _changed(counts: Mapping[str, int], what: str, as_json: bool) -> int:
+def _changed(counts: Mapping[str, int], what: str, as_json: bool, nothing: str = _NO_FAILURE) -> int:
     if as_json:
         print_json(counts)
         return EXIT_DONE
@@ -80,7 +83,7 @@ def _changed(counts: Mapping[str, int], what: str, as_json: bool) -> int:
         if count:
             print(f"{label}: {count} {what}")
     if not any(counts.values()):
-        print("no key has failed")
+        print(nothing)
     return EXIT_DONE
 
 

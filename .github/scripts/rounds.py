@@ -106,7 +106,8 @@ class Told:
             if self.result["planned"]
             else []
         )
-        lines += [summary["message"]] if summary.get("message") == "nothing was due" else []
+        waits = any(one.get("held") or one.get("later") for one in summary.get("tables", []))
+        lines += [summary["message"]] if waits or summary.get("message") == "nothing was due" else []
         asked = [f"{name} {code(text)}" for name, text in self.asked.items() if text.strip()]
         return ", ".join(lines) + ". " + f"Asked for: {', '.join(asked) or 'everything that is due'}."
 

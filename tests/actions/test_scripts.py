@@ -414,6 +414,16 @@ def test_a_page_of_many_errors_names_the_first() -> None:
         ({"detached": True}, "⏳"),
         ({"planned": "run"}, "would do `run`; nothing was started"),
         ({"summary": {"verdict": "succeeded", "message": "nothing was due"}}, "nothing was due"),
+        (
+            {
+                "summary": {
+                    "verdict": "succeeded",
+                    "message": "2 keys are reserved by others",
+                    "tables": [{"table": "t.T", "due": 0, "held": 2}],
+                }
+            },
+            "2 keys are reserved by others",
+        ),
     ],
 )
 def test_every_end_has_its_words(more: dict[str, Any], words: str) -> None:

@@ -9,7 +9,7 @@ would otherwise complain that the module was imported before it became a plugin.
 ``mysql_server``
     The MySQL server that ``WORKFLOW_TEST_MYSQL=host:port:user:password`` names, else the one that
     ``.ci/mysql.sh`` starts in a container and that the last of the test runs which use it stops. Where
-    neither can be had, the test is skipped; with ``CI=true`` it fails.
+    neither can be had, the test is skipped; with ``CI=true`` it fails. The user is this process's own.
 ``database_directory``
     Where a test may put an embedded database of its own, which is stopped afterwards. Do not use ``tmp_path``
     for that: when root runs the tests, the server is somebody else, and pytest closes its directories again
@@ -38,7 +38,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,8 @@ def postgresql_server() -> Iterator[Server]:
 def mysql_server() -> Iterator[Server]:
     given = os.environ.get("WORKFLOW_TEST_MYSQL")
     if given:
-        yield _mysql(given)
+        with _user_of_our_own(_mysql(given)) as server:
+            yield server
         return
     in_use = ROOT / ".cache" / "mysql" / "in_use"
     in_use.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +168,8 @@ def mysql_server() -> Iterator[Server]:
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
-        yield _mysql(started.stdout.strip())
+        with _user_of_our_own(_mysql(started.stdout.strip())) as server:
+            yield server
         with suppress(BlockingIOError):  # another test run goes on using it, and will stop it
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             subprocess.run([MYSQL, "stop"], check=True)
@@ -176,6 +178,19 @@ def mysql_server() -> Iterator[Server]:
 def _mysql(line: str) -> Server:
     host, port, user, password = line.split(":", 3)
     return Server("mysql", host, int(port), user, password)
+
+
+@contextmanager
+def _user_of_our_own(server: Server) -> Iterator[Server]:
+    """Make a user for this process, by which a test tells its own connections from others' beside it."""
+    own = replace(server, user=f"tester_{uuid.uuid4().hex[:10]}", password=uuid.uuid4().hex)
+    with server.instance() as instance:
+        query = instance.connection.query
+        query(f"CREATE USER `{own.user}`@`%%` IDENTIFIED BY %s", args=(own.password,))
+        query(f"GRANT ALL ON *.* TO `{own.user}`@`%%` WITH GRANT OPTION", args=())
+    yield own
+    with server.instance() as instance:
+        instance.connection.query(f"DROP USER `{own.user}`@`%%`", args=())
 
 
 @pytest.fixture

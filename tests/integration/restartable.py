@@ -32,42 +32,38 @@ class Restartable(Protocol):
         """End without a word to anybody, and start again."""
 
 
+def connect(server: Server) -> Any:
+    """Open a plain connection."""
+    whom = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    if server.backend == "mysql":
+        return pymysql.connect(**whom, autocommit=True)
+    link = psycopg2.connect(**whom, dbname=server.name)
+    link.autocommit = True
+    return link
+
+
 def ask(server: Server, statement: str) -> list[tuple[Any, ...]]:
     """Run one statement on a plain connection of its own; the rows, if it gives any."""
-    link: Any
-    if server.backend == "mysql":
-        link = pymysql.connect(
-            host=server.host, port=server.port, user=server.user, password=server.password, autocommit=True
-        )
-    else:
-        link = psycopg2.connect(
-            host=server.host, port=server.port, user=server.user, password=server.password, dbname=server.name
-        )
-        link.autocommit = True
-    with closing(link), link.cursor() as cursor:
+    with closing(connect(server)) as link, link.cursor() as cursor:
         cursor.execute(statement)
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def cut_connections(server: Server) -> None:
-    """Cut everybody's connections to a server."""
-    if server.backend == "postgresql":
-        ask(
-            server,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND usename = current_user",
-        )
-        return
-    for number in connections(server):
+def cut_connections(server: Server) -> int:
+    """Cut all connections of this user to a server; how many they were."""
+    found = connections(server)
+    end = "KILL {}" if server.backend == "mysql" else "SELECT pg_terminate_backend({})"
+    for number in found:
         try:
-            ask(server, f"KILL {number}")
+            ask(server, end.format(number))
         except pymysql.MySQLError as error:
             if error.args[0] != 1094:  # it has gone by itself
                 raise
+    return len(found)
 
 
 def connections(server: Server) -> list[int]:
-    """Everybody's connections but the one that asks."""
+    """All connections of this user but the one that asks."""
     query = (
         "SELECT id FROM information_schema.processlist WHERE user = SUBSTRING_INDEX(USER(), '@', 1) "
         "AND id <> CONNECTION_ID()"

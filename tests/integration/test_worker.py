@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,72 @@ def test_every_way_to_misbehave_is_told_and_the_rest_is_done(toy: Toy) -> None:
     assert toy.workflow("errors", "--ignored").stdout == "no key has failed\n"
 
 
+def test_errors_disappear_when_somebody_else_does_their_keys(toy: Toy) -> None:
+    """A user's own populate does not touch the queue."""
+    toy.insert(range(4))
+    toy.execute("""
+Square.jobs.refresh(delay=-1)
+for number, status in enumerate(("error", "error", "ignore", "ignore")):
+    Square.jobs.update1({"number": number, "status": status, "error_message": "wrong"})
+Square.populate("number in (0, 2)")
+""")
+    [planned] = json.loads(toy.workflow("plan", "--tables", "Square", "--json").stdout)
+    assert (planned["due"], planned["done"], planned["failed"]) == (1, 2, 1)
+    listed = json.loads(toy.workflow("errors", "--ignored", "--json").stdout)
+    assert sorted(failure["key"]["number"] for failure in listed) == [1, 3]
+    assert json.loads(toy.workflow("retry", "--json", "--tables", "Square").stdout) == {
+        "toy_pipeline.Square": 1
+    }
+
+
+def test_what_waits_is_told_and_can_be_freed(toy: Toy) -> None:
+    """Keys of other DataJoint clients, keys for later, keys that were done until somebody deleted them."""
+    toy.insert(range(7))
+    toy.execute("""
+Square.jobs.refresh(delay=-1)
+for number in (0, 1):
+    Square.jobs.reserve({"number": number})
+Square.jobs.update1({"number": 2, "scheduled_time": "2099-01-01 00:00:00"})
+for number, status in ((3, "success"), (4, "success")):
+    Square.jobs.update1({"number": number, "status": status})
+for number, status in ((5, "reserved"), (6, "reserved")):
+    Square.jobs.update1({"number": number, "status": status, "connection_id": 2**41 + number})
+Square.populate("number = 4")
+ledger.Round.insert1({"round": "other", "machine": "m", "started": ""})
+ledger.Worker.insert1({"worker": 2**41 + 5, "round": "other", "machine": "m", "crew": 2**41 + 5, "number": 0,
+                       "pid": 1, "place": "elsewhere"})
+""")
+    only = ("--tables", "Square")
+    with toy.background(_BEAT) as living:
+        assert living.stdout is not None
+        assert living.stdout.readline() == "beating\n"
+        first = toy.run(*only)
+        assert counts(first) == {"toy_pipeline.Square": (2, 2, 0, 0)}
+        assert (first["tables"][0]["held"], first["tables"][0]["later"]) == (2, 1)
+        assert sorted(toy.computations("Square")) == [3, 4, 6]
+        assert re.fullmatch(
+            r"2 of 2 keys done; 2 keys are reserved by other DataJoint clients \(.*\); "
+            "1 key is scheduled for later",
+            first["message"],
+        )
+        again = toy.workflow("run", *only)
+        assert again.returncode == 0
+        assert "nothing was due" not in again.stdout
+        assert "succeeded: 2 keys are reserved by other DataJoint clients" in again.stdout
+        assert "no key has failed" in toy.workflow("retry", *only).stdout
+        assert "2 put back" in toy.workflow("retry", "--reserved", *only).stdout
+        assert counts(toy.run(*only)) == {"toy_pipeline.Square": (2, 2, 0, 0)}
+        assert toy.state()["jobs"]["toy_pipeline.Square"] == {"pending": 1, "reserved": 1, "success": 1}
+
+
+_BEAT = """
+while True:
+    ledger.beat(ledger.schema.connection, 2**41 + 5, [])
+    print('beating', flush=True)
+    time.sleep(0.1)
+"""
+
+
 def test_a_run_can_be_limited(toy: Toy) -> None:
     toy.insert(range(30))
     where = ["--tables", "Square", "--where", "number >= 10"]
@@ -110,7 +177,9 @@ for number in (5, 3):
 Square.jobs.update1({'number': 7, 'scheduled_time': '2099-01-01 00:00:00'})
 """)
     assert urgent is None
-    assert counts(toy.run("--tables", "Square", "--processes", "1")) == {"toy_pipeline.Square": (9, 9, 0, 0)}
+    last = toy.run("--tables", "Square", "--processes", "1")
+    assert counts(last) == {"toy_pipeline.Square": (9, 9, 0, 0)}
+    assert last["message"] == "9 of 9 keys done; 1 key is scheduled for later"
     order = toy.computations("Square")[20:]
     assert sorted(order[:2]) == [3, 5]
     assert 7 not in order
@@ -165,9 +234,10 @@ def test_statements_per_key(mysql_server: Server, schemas: Callable[[Server], st
         after = toy.execute(_QUESTIONS)
         assert counts(summary) == {"toy_pipeline.Square": (400, 400, 0, 0)}
         overhead = toy.execute(_QUESTIONS) - after  # of looking
-        assert (after - before - overhead) / 400 <= most
+        assert 4 <= (after - before - overhead) / 400 <= most
 
 
 _QUESTIONS = """
-answer = int(ledger.schema.connection.query("SHOW GLOBAL STATUS LIKE 'Questions'").fetchone()[1])
+answer = int(ledger.schema.connection.query("SELECT variable_value FROM performance_schema.status_by_user "
+    "WHERE user = SUBSTRING_INDEX(USER(), '@', 1) AND variable_name = 'Questions'").fetchone()[0])
 """

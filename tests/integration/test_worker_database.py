@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-import psycopg2
 import pytest
 from databases import Server, embedded_database, embedded_server
-from restartable import ask
+from restartable import ask, connect, cut_connections
 from toy import Toy, wait_for
 
 from workflow.pipeline.schemas import ALONE
@@ -32,7 +32,7 @@ def test_a_cut_connection_does_not_waste_a_computation(toy: Toy) -> None:
     toy.run("--tables", "Square")
     with toy.running("--tables", "Root", "--processes", "3", TOY_SLEEP="2") as run:
         wait_for(lambda: len(toy.computations("Root")) == 3, run)
-        assert toy.cut_connections() >= 4
+        assert cut_connections(toy.server) >= 4
         _, log = run.communicate()
     assert run.returncode == 0, log
     assert Counter(toy.computations("Root")) == Counter(range(3))
@@ -44,7 +44,7 @@ def test_a_cut_connection_only_repeats_a_simple_make(toy: Toy) -> None:
     toy.insert(range(8))
     with toy.running("--tables", "Square", "--processes", "2", TOY_SLEEP="0.5") as run:
         wait_for(lambda: len(toy.computations("Square")) >= 2, run)
-        toy.cut_connections()
+        cut_connections(toy.server)
         _, log = run.communicate()
     assert run.returncode == 0, log
     state = toy.state()
@@ -59,6 +59,46 @@ def test_deadlocks_are_tried_again(toy: Toy) -> None:
     summary = toy.run("--tables", "Transfer", "--processes", "4")
     assert summary["tables"][0]["done"] == 4
     assert len(toy.computations("Transfer")) > 4
+
+
+#: The answers to the first changes of a queue are lost; what they changed is not.
+_LOST_ANSWERS = """
+import datajoint as dj
+from workflow.populate.attempt import Attempt, steadily
+from workflow.populate.claim import Owner, Queue
+from workflow.populate.clerk import Desk
+dj.config["database.reconnect"] = False
+queue = Queue(0, "toy_pipeline.Trouble", tables["toy_pipeline.Trouble"], [])
+ask, lost = queue._query, set()
+def lossy(statement, *values):
+    found = ask(statement, *values)
+    if statement.startswith("UPDATE") and values not in lost:
+        lost.add(values)
+        queue.connection._conn.close()
+        raise dj.errors.LostConnectionError("cut")
+    return found
+ours, others = (Owner(2**50 + n, "", 0, "", "") for n in range(2))
+queue.refresh()
+jobs = queue.claim(3, ours)
+queue._query = lossy
+failed = Attempt(queue, jobs[0], ours.crew, "").run()
+died = [
+    steadily(queue.connection, lambda: Desk([queue], owner, retries).died(job, "it died"))
+    for job, owner, retries in ((jobs[1], ours, 0), (jobs[2], ours, 2), (jobs[1], others, 0))
+]
+rows = {row["number"]: row["status"] for row in Trouble.jobs.to_dicts()}
+answer = [failed.outcome, [death.outcome for death in died], rows, len(lost)]
+"""
+
+
+def test_a_failure_whose_answer_is_lost_is_a_failure_all_the_same(toy: Toy) -> None:
+    """It is said again on another connection, when it is recorded already: the key is not somebody else's."""
+    toy.execute("Number.insert({'number': n} for n in (1, 11, 21))")
+    outcome, deaths, statuses, lost = toy.execute(_LOST_ANSWERS)
+    assert outcome == "failed"
+    assert deaths == ["failed", "again", "gone"]
+    assert sorted(statuses.values()) == ["error", "error", "pending"]
+    assert lost == 3
 
 
 #: Somebody else's transaction that keeps a table to itself for some seconds.
@@ -101,6 +141,75 @@ def test_a_lock_of_somebody_else_is_waited_for_but_not_for_ever(toy: Toy) -> Non
     assert '"verdict": "succeeded"' in output
     state = toy.state()
     assert (state["squares"], state["wrong"], state["digits"]) == (2, [], 0)
+
+
+#: A disk that is full, as the server says it: for results, or also for failures.
+_FULL = """
+connection, backend = Large.connection, Large.connection.adapter.backend
+where, quote = Large.database, "`" if Large.connection.adapter.backend == "mysql" else '"'
+results, failures = Large.full_table_name, Large.jobs.full_table_name
+if backend == "mysql":
+    full = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1021, MESSAGE_TEXT = 'Disk full (x)'"
+    created = [
+        f"BEFORE INSERT ON {results} FOR EACH ROW {full}",
+        f"BEFORE UPDATE ON {failures} FOR EACH ROW IF NEW.status = 'error' THEN {full}; END IF",
+    ]
+else:
+    connection.query(
+        f'CREATE FUNCTION "{where}".full() RETURNS trigger LANGUAGE plpgsql AS '
+        "'BEGIN RAISE EXCEPTION ''No space left on device'' USING ERRCODE = ''53100''; END'"
+    )
+    full = f'FOR EACH ROW {{}} EXECUTE FUNCTION "{where}".full()'
+    created = [
+        f"BEFORE INSERT ON {results} " + full.format(""),
+        f"BEFORE UPDATE ON {failures} " + full.format("WHEN (NEW.status = 'error')"),
+    ]
+for number, trigger in enumerate(created[:given[0]]):
+    name = f"`{where}`.full_{number}" if backend == "mysql" else f"full_{number}"
+    connection.query(f"CREATE TRIGGER {name} {trigger}")
+"""
+_EMPTY = """
+connection = Large.connection
+for number, table in enumerate((Large, Large.jobs)[:given[0]]):
+    if connection.adapter.backend == "mysql":
+        connection.query(f"DROP TRIGGER `{Large.database}`.full_{number}")
+    else:
+        connection.query(f"DROP TRIGGER full_{number} ON {table.full_table_name}")
+"""
+_SOON_TIRED = """
+import sys
+from workflow.populate import attempt
+attempt._TRIES[attempt.Trouble.FULL] = 2
+from workflow.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_server_whose_disk_is_full_is_said_to_be_so(toy: Toy, everything: bool) -> None:
+    """A key that cannot be stored fails after some tries; a run that cannot even say so ends, and is due."""
+    toy.insert(range(1, 3))
+    toy.execute("tables['toy_pipeline.Large'].jobs" + _FULL, 1 + everything)
+    arguments = ["-c", _SOON_TIRED, "run", "--json", "--tables", "Large", "--processes", "1"]
+    began = time.monotonic()
+    with toy._started(arguments, {}) as run:
+        output, log = run.communicate()
+    assert time.monotonic() - began < 60, "nobody waits for space for as long as for a server"
+    summary = json.loads(output)
+    if everything:
+        assert run.returncode == 4, log
+        assert list(Counter(toy.computations("Large")).values()) == [3]
+        told = summary["message"]
+        assert toy.state()["jobs"]["toy_pipeline.Large"] == {"pending": 2}
+    else:
+        assert run.returncode == 1, log
+        assert list(Counter(toy.computations("Large")).values()) == [3, 3]
+        told = summary["keys"][0]["reason"]
+        assert toy.state()["jobs"]["toy_pipeline.Large"] == {"error": 2}
+    assert "No space left on device" in told or "Disk full" in told
+    assert "the database server has no space left: free some, then retry" in told
+    toy.execute(_EMPTY, 1 + everything)
+    assert toy.run("--tables", "Large")["message"] == "2 of 2 keys done"
 
 
 def test_waits_have_a_limit(toy: Toy) -> None:
@@ -196,19 +305,55 @@ def test_a_server_that_goes_away_while_a_run_begins_is_waited_for(
     assert (state["squares"], state["wrong"], state["digits"]) == (4, [], 0)
 
 
+@pytest.mark.parametrize("ending", ["patience", "signal"])
+def test_who_declares_tables_is_not_waited_for_without_end(toy: Toy, ending: str) -> None:
+    """With a limit of 1 s here, or without one until a signal comes."""
+    toy.insert(range(1))
+    script = _DECLARING.format(patience=1 if ending == "patience" else 3600)
+    with held_up(toy), toy._started(["-c", script, "run", "--tables", "Square"], {}) as run:
+        if ending == "signal":
+            wait_for(lambda: waiting(toy), run)
+            run.terminate()
+        _, log = run.communicate(timeout=60)
+    if ending == "signal":
+        assert (run.returncode, "stopped by SIGTERM" in log) == (4, True), log
+    else:
+        assert run.returncode == 2, log
+        [line] = log.splitlines()
+        assert "another process has been declaring tables for 1 s" in line
+    assert toy.state()["squares"] == 0
+
+
+_DECLARING = """
+import sys
+from workflow.pipeline import schemas
+schemas.PATIENCE = {patience}
+from workflow.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @contextmanager
 def held_up(toy: Toy) -> Iterator[None]:
     """Hold the lock that a run needs before it declares its tables."""
-    server = toy.server
-    link = psycopg2.connect(
-        host=server.host, port=server.port, user=server.user, password=server.password, dbname=server.name
-    )
-    link.cursor().execute(ALONE["postgresql"][0])
-    yield
-    link.close()
+    with closing(connect(toy.server)) as link, link.cursor() as cursor:
+
+        def is_ours() -> bool:
+            cursor.execute(ALONE[toy.server.backend][0])
+            return bool(cursor.fetchone()[0])
+
+        wait_for(is_ours)
+        cursor.execute("SELECT 1")
+        yield
 
 
 def waiting(toy: Toy) -> bool:
-    """Whether somebody waits for such a lock."""
-    [(count,)] = ask(toy.server, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-    return bool(count)
+    """Whether somebody asks for that lock again and again."""
+    statement = ALONE[toy.server.backend][0].replace("'", "''")
+    last = {
+        "mysql": "SELECT COUNT(*) FROM performance_schema.events_statements_current "
+        "JOIN performance_schema.threads USING (thread_id) "
+        f"WHERE sql_text = '{statement}' AND processlist_user = SUBSTRING_INDEX(USER(), '@', 1)",
+        "postgresql": f"SELECT COUNT(*) FROM pg_stat_activity WHERE query = '{statement}'",
+    }[toy.server.backend]
+    return bool(ask(toy.server, last)[0][0])

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-import pymysql
 from databases import ROOT, Server
 
 HERE = Path(__file__).parent
@@ -96,32 +94,6 @@ class Toy:
         """Numbers in the order of their computations."""
         path = self.folder / table
         return [int(line.split()[0]) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def cut_connections(self) -> int:
-        """Cut everybody's connections to the server but this one; how many."""
-        server = self.server
-        whom = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
-        cursor: Any
-        if server.backend == "mysql":
-            link = pymysql.connect(**whom, autocommit=True)
-            cursor = link.cursor()
-            cursor.execute(
-                "SELECT id FROM information_schema.processlist WHERE user = %s AND id <> CONNECTION_ID()",
-                (server.user,),
-            )
-            for (number,) in (found := cursor.fetchall()):
-                cursor.execute(f"KILL {number}")
-            count = len(found)
-        else:
-            link = psycopg2.connect(**whom, dbname=server.name)
-            cursor = link.cursor()
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid <> pg_backend_pid() AND usename IS NOT NULL AND backend_type = 'client backend'"
-            )
-            count = cursor.rowcount
-        link.close()
-        return count
 
 
 def workers_of(supervisor: int) -> list[int]:

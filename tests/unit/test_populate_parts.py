@@ -16,7 +16,7 @@ from typing import Any
 import datajoint as dj
 import numpy as np
 import pandas as pd
-import psycopg2
+import psycopg2.errors
 import pymysql
 import pytest
 
@@ -77,6 +77,13 @@ def test_different_readings_have_different_digests() -> None:
 # ---- troubles
 
 
+def of_postgresql(code: str) -> psycopg2.Error:
+    """An error with the code that a server has given it."""
+    error: psycopg2.Error = psycopg2.errors.lookup(code)("said the server")
+    error.__setstate__({"pgcode": code})  # type: ignore[attr-defined]
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "trouble"),
     [
@@ -86,6 +93,10 @@ def test_different_readings_have_different_digests() -> None:
         (pymysql.err.OperationalError(1213, "Deadlock found"), Trouble.BUSY),
         (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), Trouble.BUSY),
         (pymysql.err.OperationalError(1114, "The table is full"), Trouble.FULL),
+        (pymysql.err.OperationalError(1021, "Disk full"), Trouble.FULL),
+        (of_postgresql("53100"), Trouble.FULL),
+        (of_postgresql("40P01"), Trouble.BUSY),
+        (of_postgresql("23505"), None),
         (pymysql.err.ProgrammingError(1064, "syntax"), None),
         (pymysql.err.DataError(1406, "Data too long"), None),
         (psycopg2.OperationalError("server closed the connection unexpectedly"), Trouble.LOST),

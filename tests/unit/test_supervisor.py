@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -44,7 +45,7 @@ def nursery() -> Iterator[SimpleNamespace]:
     os.close(other)
 
 
-def crew(desk: Desk, nursery: Any, deadline: float | None = None) -> Supervisor:
+def crew(desk: Desk, nursery: Any, deadline: float = math.inf) -> Supervisor:
     """A supervisor without workers, and one table in which nothing is due."""
     connection = SimpleNamespace(
         _in_transaction=False,
@@ -57,7 +58,9 @@ def crew(desk: Desk, nursery: Any, deadline: float | None = None) -> Supervisor:
     clerk = Clerk([queue], SimpleNamespace(crew=1), 2, 300.0)  # type: ignore[arg-type]
     clerk._desk = desk  # type: ignore[assignment]
     heart: Any = SimpleNamespace(others=Others(), trouble=lambda: None)
-    tally: Any = SimpleNamespace(due=lambda *_: None, tick=lambda: None, say=lambda _: None)
+    tally: Any = SimpleNamespace(
+        due=lambda *_: None, wait=lambda *_: None, tick=lambda: None, say=lambda _: None
+    )
     orders = Orders(0, deadline=deadline, grace=0.1)
     return Supervisor([queue], orders, clerk, nursery, heart, tally, lambda _: pytest.fail("nobody is hired"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,11 +33,12 @@ class UpstreamError(LookupError):
     """An upstream schema or table is missing; the message is one line."""
 
 
-#: Statements that take and give back the lock of `alone`.
+#: Statements that try to take, and give back, the lock of `alone`.
 ALONE = {
-    "mysql": ("SELECT GET_LOCK('datajoint-round', 120)", "SELECT RELEASE_LOCK('datajoint-round')"),
-    "postgresql": ("SELECT pg_advisory_lock(20260101)", "SELECT pg_advisory_unlock(20260101)"),
+    "mysql": ("SELECT GET_LOCK('datajoint-round', 0)", "SELECT RELEASE_LOCK('datajoint-round')"),
+    "postgresql": ("SELECT pg_try_advisory_lock(20260101)", "SELECT pg_advisory_unlock(20260101)"),
 }
+PATIENCE = 120.0  # s, with others who declare tables
 
 
 @cache
@@ -77,12 +79,18 @@ def activate(settings: Settings) -> None:
 
 @contextmanager
 def alone(connection: dj.Connection) -> Iterator[None]:
-    """Let one process at a time declare tables: two that do it at once trip over each other."""
+    """Let one process at a time declare tables: two that do it at once trip over each other.
+
+    The others ask again and again: a client that waits within the server hears no signal meanwhile.
+    """
     take, give = ALONE[connection.adapter.backend]
-    if connection.query(take).fetchone()[0] == 0:  # MySQL gave up waiting; PostgreSQL waits
-        raise UpstreamError(
-            "another process has been declaring tables for two minutes: try again when it has ended"
-        )
+    given_up_at = time.monotonic() + PATIENCE
+    while not connection.query(take).fetchone()[0]:
+        if time.monotonic() >= given_up_at:
+            raise UpstreamError(
+                f"another process has been declaring tables for {PATIENCE:g} s: try again when it has ended"
+            )
+        time.sleep(0.1)
     try:
         yield
     finally:

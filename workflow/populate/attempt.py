@@ -52,7 +52,8 @@ class Outcome:
     Attributes
     ----------
     outcome : str
-        ``done``, ``skipped``, ``failed``, or ``gone``: the key was no longer ours, nothing was stored.
+        ``done``, ``skipped``, ``failed``, ``gone``: the key was no longer ours, nothing was stored; or
+        ``unrecorded``: it failed, and the server has no space left to say so.
     started : str
         UTC, ISO 8601.
     seconds : float
@@ -123,15 +124,31 @@ class Attempt:
     def _ended(self, outcome: str, started: str, reason: str = "", stack: str = "") -> Outcome:
         seconds = round(time.monotonic() - self._began, 3)
         if outcome == "failed":
-            recorded = steadily(
-                self._connection,
-                lambda: self._queue.fail(self._job, self._crew, os.getpid(), reason, stack),
-            )
-            outcome = "failed" if recorded else "gone"
+            outcome, reason = self._record(reason, stack)
         elif outcome == "done":
             reason = steadily(self._connection, lambda: self._queue.skip_reason(self._job))
             outcome = "skipped" if reason else "done"
         return Outcome(outcome, started, seconds, reason, stack)
+
+    def _record(self, reason: str, stack: str) -> tuple[str, str]:
+        """Record a failure; the outcome and its reason."""
+        tries = 0
+
+        def given_up(error: Exception) -> bool:
+            nonlocal tries
+            tries += classify(error) is Trouble.FULL
+            return tries > _TRIES[Trouble.FULL]
+
+        def fail() -> bool:
+            return self._queue.fail(self._job, self._crew, os.getpid(), reason, stack)
+
+        try:
+            return ("failed" if steadily(self._connection, fail, given_up) else "gone"), reason
+        except Exception as error:
+            trouble = classify(error)
+            if trouble is not Trouble.FULL:
+                raise
+            return "unrecorded", _explain(error, trouble)
 
     def _end_copies(self, status: int) -> None:
         """End a copy of this process that make() forked and let return: the connection is not its own."""
@@ -206,7 +223,9 @@ class Attempt:
             kind._allow_insert = False
 
 
-def steadily(connection: Any, action: Callable[[], Any], given_up: Callable[[], bool] = lambda: False) -> Any:
+def steadily(
+    connection: Any, action: Callable[[], Any], given_up: Callable[[Exception], bool] = lambda _: False
+) -> Any:
     """Do something with the database, reconnecting and trying again for as long as that can help.
 
     Parameters
@@ -216,7 +235,7 @@ def steadily(connection: Any, action: Callable[[], Any], given_up: Callable[[], 
     action : callable
         Statements that may be repeated.
     given_up : callable, optional
-        Asked before every new try.
+        Asked before every new try, with what ended the last one.
 
     Returns
     -------
@@ -232,7 +251,7 @@ def steadily(connection: Any, action: Callable[[], Any], given_up: Callable[[], 
                     reopen(connection)
             return action()
         except Exception as error:
-            if classify(error) is None or given_up():
+            if classify(error) is None or given_up(error):
                 raise
             tries += 1
             time.sleep(pause(tries))

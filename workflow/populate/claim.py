@@ -125,15 +125,13 @@ class Queue(Filling):
 
     def postpone(self, job: Job, crew: int, message: str) -> bool:
         """Put a key whose attempt died back, behind the others, if it is still ours."""
-        return bool(
-            self._query(
-                f"UPDATE {self._jobs} SET status = %s, error_message = %s, "
-                f"scheduled_time = {dialect.now(self.connection)} WHERE {self._held(crew)}",
-                "pending",
-                _storable(message)[:MESSAGE_LENGTH],
-                *job.raw,
-            ).rowcount
+        message = _storable(message)[:MESSAGE_LENGTH]
+        statement = (
+            f"UPDATE {self._jobs} SET status = %s, error_message = %s, "
+            f"scheduled_time = {dialect.now(self.connection)} WHERE {self._held(crew)}"
         )
+        changed = self._query(statement, "pending", message, *job.raw).rowcount
+        return bool(changed) or self._is_recorded(job, crew, "pending", message)
 
     def mark(self, job: Job, crew: int, pid: int) -> None:
         """Note that a key which an earlier worker did not survive is being tried now, and by whom."""
@@ -144,17 +142,22 @@ class Queue(Filling):
         message = _storable(message)
         if len(message) > MESSAGE_LENGTH:
             message = message[: MESSAGE_LENGTH - 14] + "...truncated"
-        return bool(
-            self._query(
-                f"UPDATE {self._jobs} SET status = %s, completed_time = {dialect.now(self.connection)}, "
-                f"error_message = %s, error_stack = %s, pid = %s WHERE {self._held(crew)}",
-                "error",
-                message,
-                pack(_storable(stack), compress=True),
-                pid,
-                *job.raw,
-            ).rowcount
+        statement = (
+            f"UPDATE {self._jobs} SET status = %s, completed_time = {dialect.now(self.connection)}, "
+            f"error_message = %s, error_stack = %s, pid = %s WHERE {self._held(crew)}"
         )
+        packed = pack(_storable(stack), compress=True)
+        changed = self._query(statement, "error", message, packed, pid, *job.raw).rowcount
+        return bool(changed) or self._is_recorded(job, crew, "error", message)
+
+    def _is_recorded(self, job: Job, crew: int, status: str, message: str) -> bool:
+        """Whether an earlier try, whose answer was lost, has recorded this already."""
+        row = self._query(
+            f"SELECT {dialect.as_text(self.connection, 'status')}, connection_id, error_message "
+            f"FROM {self._jobs} WHERE {self.this_key}",
+            *job.raw,
+        ).fetchone()
+        return row is not None and tuple(row) == (status, crew, message)
 
     # ---- what a dead supervisor left
 

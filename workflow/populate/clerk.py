@@ -32,6 +32,8 @@ class Census(NamedTuple):
 
     pending: list[int]  # per table
     holders: set[int]  # other crews that have reserved something
+    held: Sequence[int] = ()  # per table: reserved by DataJoint clients that are no crews
+    later: Sequence[int] = ()  # per table: scheduled for later
     is_filled: bool = True  # False: somebody else was filling them, who may not come to the end of it
     seconds: float = 0.0  # that the database took, without what came before a lost connection
 
@@ -114,7 +116,7 @@ class Clerk:
         while (request := self._requests.get()) is not None:
             began = time.monotonic()
 
-            def given_up(began: float = began) -> bool:
+            def given_up(_: Exception, began: float = began) -> bool:
                 self.troubled = True
                 return self.hurry or time.monotonic() - began > self._patience
 
@@ -133,17 +135,17 @@ class Desk:
         self.queues, self.owner, self.retries = queues, owner, retries
         self._connection = queues[0].connection
 
-    def fill(self, dead: Mapping[int, Any]) -> Census:
+    def fill(self, dead: Mapping[int, Any], patience: float) -> Census:
         """Prepare the queues for a run: forget what is past, give failed keys another try, and refresh."""
         known = {(index, status) for index, status, _, _ in count_statuses(self.queues)}
         for each in self.queues:
-            if {(each.index, "pending"), (each.index, "error")} & known:
+            if {(each.index, status) for status in ("pending", "later", "error", "success")} & known:
                 each.tidy()
         if failed := [each for each in self.queues if (each.index, "error") in known]:
             since = self._at_work_since()
             for each in failed:
                 each.retry(before=since)
-        return self.refresh(dead, wait=True)
+        return self.refresh(dead, patience)
 
     def _at_work_since(self) -> Any:
         """When the first of the crews at work began: what failed since then, failed in this round."""
@@ -157,14 +159,14 @@ class Desk:
             default=None,
         )
 
-    def refresh(self, dead: Mapping[int, Any] = NOBODY, *, wait: bool = False) -> Census:
+    def refresh(self, dead: Mapping[int, Any] = NOBODY, patience: float = 0.0) -> Census:
         """Look for new keys in every table, take over what the dead have left, and count.
 
         Two statements if there is nothing new.
         """
         began = time.monotonic()
         due = find_due(self.queues)
-        is_filled = not due or self._insert(due, REFRESH_PATIENCE if wait else 0.0)
+        is_filled = not due or self._insert(due, patience)
         census = self.look(dead)
         return census._replace(is_filled=is_filled, seconds=time.monotonic() - began)
 
@@ -202,14 +204,15 @@ class Desk:
         return self.count() if gone else census
 
     def count(self) -> Census:
-        """Count what is pending, and who else holds keys, in one statement."""
-        pending, holders = [0] * len(self.queues), set()
+        """Count what is pending, and what others hold, in one statement."""
+        pending, held, later = ([0] * len(self.queues) for _ in range(3))
+        holders = set()
         for index, status, holder, n in count_statuses(self.queues):
-            if status == "pending":
-                pending[index] += n
-            if holder and holder != self.owner.crew:
+            if status == "reserved" and holder:
                 holders.add(holder)
-        return Census(pending, holders)
+            elif (counts := {"pending": pending, "reserved": held, "later": later}.get(status)) is not None:
+                counts[index] += n
+        return Census(pending, holders - {self.owner.crew}, held, later)
 
     def take_over(self, crew: int) -> None:
         """Put back what a dead crew had reserved.

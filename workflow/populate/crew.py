@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import secrets
 import time
@@ -16,7 +17,7 @@ from workflow.pipeline.connection import another_connection
 from workflow.populate import dialect, ledger, machine
 from workflow.populate.attempt import reopen, steadily
 from workflow.populate.claim import Owner, Queue
-from workflow.populate.clerk import Census, Clerk, Desk
+from workflow.populate.clerk import REFRESH_PATIENCE, Census, Clerk, Desk
 from workflow.populate.jobs_table import FIRST_CREW
 from workflow.populate.liveness import Heart, Watch, lock_name
 from workflow.populate.nursery import Nursery
@@ -41,7 +42,7 @@ class Terms:
         Workers; by default as many as there are cores and memory for.
     max_calls : int, optional
         At most so many keys of each table.
-    deadline : float, optional
+    deadline : float
         When to stop, as ``time.monotonic()`` counts.
     retries : int
         More tries for a key whose worker died.
@@ -54,12 +55,16 @@ class Terms:
 
     processes: int | None = None
     max_calls: int | None = None
-    deadline: float | None = None
+    deadline: float = math.inf
     retries: int = 2
     grace: float = 30.0
     heartbeat: float = 5.0
     patience: float = 300.0
     image: str = ""
+
+    def patience_left(self) -> float:
+        """Seconds that a database which goes away now is waited for: not beyond the deadline."""
+        return max(0.0, min(self.patience, self.deadline - time.monotonic()))
 
 
 def populate(
@@ -96,17 +101,21 @@ def populate(
     queues = [Queue(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
     crew = _number()
     owner = Owner(crew, summary.machine, os.getpid(), connection.get_user(), summary.commit)
-    given_up_at = time.monotonic() + terms.patience
+    given_up_at = time.monotonic() + terms.patience_left()
     census, others = steadily(
         connection,
-        lambda: _fill(queues, Desk(queues, owner, terms.retries), crew, terms.heartbeat),
-        lambda: time.monotonic() > given_up_at,
+        lambda: _fill(queues, Desk(queues, owner, terms.retries), crew, terms),
+        lambda _: time.monotonic() > given_up_at,
     )
+    tally.wait(census.held, census.later)
     for queue, pending in zip(queues, census.pending, strict=True):
         tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))
     if census.is_filled and not any(census.pending) and not census.holders & others:
         tally.settle([0] * len(queues))
         return ""
+    if time.monotonic() >= terms.deadline:
+        tally.settle(census.pending, terms.max_calls)
+        return "its deadline"
     for queue in queues:
         _prepare(queue)
     connection.close()
@@ -124,10 +133,11 @@ def _number() -> int:
     return FIRST_CREW + secrets.randbelow(2**62)
 
 
-def _fill(queues: Sequence[Queue], desk: Desk, crew: int, heartbeat: float) -> tuple[Census, frozenset[int]]:
+def _fill(queues: Sequence[Queue], desk: Desk, crew: int, terms: Terms) -> tuple[Census, frozenset[int]]:
     """Put what is due into the queues; returns the census, and crews that are not known to live."""
-    others = Watch(queues[0].connection, crew, heartbeat).look()
-    return desk.fill(others.dead), others.silent
+    others = Watch(queues[0].connection, crew, terms.heartbeat).look()
+    patience = min(REFRESH_PATIENCE, terms.deadline - time.monotonic())
+    return desk.fill(others.dead, patience), others.silent
 
 
 def _prepare(queue: Queue) -> None:

@@ -15,12 +15,17 @@ class Filling(JobsTable):
     """A queue as those see it who do not claim from it."""
 
     def tidy(self) -> None:
-        """Forget pending and failed keys that are done by now, or whose source is gone."""
+        """Forget pending and failed keys that are done by now, or whose source is gone.
+
+        And keys that other clients keep as done whose results were deleted since.
+        """
+        done = self._done(self._jobs)
         self._query(
             f"DELETE FROM {self._jobs} WHERE status IN (%s, %s) AND "
-            f"({self._done(self._jobs)} OR NOT {self._among(self._source, self._jobs)})",
+            f"({done} OR NOT {self._among(self._source, self._jobs)}) OR status = %s AND NOT {done}",
             "pending",
             "error",
+            "success",
         )
 
     def refresh(self) -> int:
@@ -55,7 +60,7 @@ class Filling(JobsTable):
         return self._change(("error", "ignore") if ignored else ("error",), "pending", before)
 
     def failed(self, statuses: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Failed keys and their rows of the jobs table."""
+        """Failed keys that nobody has done since, and their rows of the jobs table."""
         names = (
             "status",
             "error_message",
@@ -69,7 +74,8 @@ class Filling(JobsTable):
         columns = ", ".join(self._quote(name) for name in names)
         rows = self._query(
             f"SELECT {self._own}, {columns} FROM {self._jobs} "
-            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}){self._matching(self._jobs)}",
+            f"WHERE status IN ({', '.join(['%s'] * len(statuses))}) AND NOT {self._done(self._jobs)}"
+            f"{self._matching(self._jobs)}",
             *statuses,
         ).fetchall()
         width = len(self.names)
@@ -79,6 +85,19 @@ class Filling(JobsTable):
         """Leave failed keys out of the queue from now on; how many they were."""
         return self._change(("error",), "ignore")
 
+    def free(self) -> int:
+        """Put keys that other DataJoint clients have reserved back into the queue; how many they were.
+
+        What a supervisor has reserved comes back by itself when that is dead.
+        """
+        return int(
+            self._query(
+                f"UPDATE {self._jobs} SET status = %s WHERE status = 'reserved' "
+                f"AND connection_id <= {FIRST_CREW}{self._matching(self._jobs)}",
+                "pending",
+            ).rowcount
+        )
+
     def _change(self, before: Sequence[str], after: str, moment: Any = None) -> int:
         old = ", ".join(["%s"] * len(before))
         earlier = "" if moment is None else " AND completed_time < %s"
@@ -87,25 +106,35 @@ class Filling(JobsTable):
             self._query(
                 f"UPDATE {self._jobs} SET status = %s{fresh}, "
                 f"scheduled_time = {dialect.now(self.connection)} "
-                f"WHERE status IN ({old}){earlier}{self._matching(self._jobs)}",
+                f"WHERE status IN ({old}){earlier} AND NOT {self._done(self._jobs)}"
+                f"{self._matching(self._jobs)}",
                 after,
                 *before,
                 *(() if moment is None else (moment,)),
             ).rowcount
         )
 
+    def failed_select(self) -> tuple[str, tuple[Any, ...]]:
+        """A SELECT of this queue's index, status and how many: failed and parked keys not done since."""
+        return (
+            f"SELECT {self.index} AS i, {dialect.as_text(self.connection, 'j.status')}, COUNT(*) AS n "
+            f"FROM {self._jobs} AS j WHERE j.status IN (%s, %s) AND NOT {self._done('j')}"
+            f"{self._matching('j')} GROUP BY j.status",
+            ("error", "ignore"),
+        )
+
     def counts_select(self) -> tuple[str, tuple[Any, ...]]:
         """A SELECT of this queue's index, status, holder (0 unless it is a supervisor) and how many.
 
-        Pending keys that are scheduled for later are not counted.
+        Pending keys that are scheduled for later have the status ``later``.
         """
         status = dialect.as_text(self.connection, "j.status")
         return (
-            f"SELECT {self.index} AS i, {status}, CASE WHEN j.status = 'reserved' "
-            f"AND j.connection_id > {FIRST_CREW} THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
-            f"FROM {self._jobs} AS j "
-            f"WHERE (j.status <> %s OR j.scheduled_time <= {dialect.now(self.connection)})"
-            f"{self._matching('j')} GROUP BY j.status, holder",
+            f"SELECT {self.index} AS i, CASE WHEN j.status = %s "
+            f"AND j.scheduled_time > {dialect.now(self.connection)} THEN 'later' ELSE {status} END AS state, "
+            f"CASE WHEN j.status = 'reserved' AND j.connection_id > {FIRST_CREW} "
+            f"THEN j.connection_id ELSE 0 END AS holder, COUNT(*) AS n "
+            f"FROM {self._jobs} AS j WHERE TRUE{self._matching('j')} GROUP BY 2, 3",
             ("pending",),
         )
 
@@ -114,6 +143,12 @@ def count_statuses(queues: Sequence[Filling]) -> list[tuple[int, str, int, int]]
     """Count all queues in one statement: index, status, holding supervisor (or 0), how many."""
     rows = _union(queues, [queue.counts_select() for queue in queues])
     return [(int(index), str(status), int(holder), int(n)) for index, status, holder, n in rows]
+
+
+def count_failed(queues: Sequence[Filling]) -> dict[tuple[int, str], int]:
+    """Count failed and parked keys in one statement: how many, by index and status."""
+    rows = _union(queues, [queue.failed_select() for queue in queues])
+    return {(int(index), str(status)): int(n) for index, status, n in rows}
 
 
 def find_due(queues: Sequence[Filling]) -> set[int]:

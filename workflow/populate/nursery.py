@@ -25,6 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from workflow.populate import machine
 
 _MESSAGE = 65536
@@ -195,6 +197,7 @@ def _be_born(nursery: int, handles: list[int], given: Any, work: Work) -> None:
         _shrug_off_signals()
         os.setpgid(0, 0)  # so that it can be killed together with what it starts
         machine.die_with_parent(nursery)
+        np.random.seed()  # Python seeds its own generator after a fork, NumPy does not
         work(socket.socket(fileno=handles[0]), handles[1], given)
         status = 0
     except BaseException:  # never return into a copy of the nursery

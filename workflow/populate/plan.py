@@ -11,6 +11,8 @@ from typing import Any
 
 import datajoint as dj
 
+from workflow.populate.filling import Filling, count_failed
+
 
 class RequestError(ValueError):
     """The request makes no sense; the message is one line."""
@@ -167,21 +169,11 @@ def _parse_json(text: str, tables: Mapping[str, Any]) -> Any:
 
 def plan(tables: Mapping[str, Any], where: list[Any]) -> list[Entry]:
     """Count what is due and done, without changing anything."""
-    return [_count(label, table, where) for label, table in tables.items()]
-
-
-def _count(label: str, table: Any, where: list[Any]) -> Entry:
-    remaining, total = table.progress(*where)
-    failed = len(_matching(table.jobs.errors, table, where))
-    parked = len(_matching(table.jobs.ignored, table, where))
-    return Entry(label, due=max(0, remaining - parked), done=total - remaining, failed=failed)
-
-
-def _matching(query: Any, table: Any, where: list[Any]) -> Any:
-    """Restrict a query on the jobs table by a condition on the table's keys.
-
-    The jobs table has no lineage of its own, hence the natural match.
-    """
-    if not where:
-        return query
-    return query.restrict((table.key_source & where[0]).proj(), semantic_check=False)
+    queues = [Filling(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
+    counts = count_failed(queues)
+    entries = []
+    for queue in queues:
+        remaining, total = queue.table.progress(*where)
+        failed, parked = (counts.get((queue.index, status), 0) for status in ("error", "ignore"))
+        entries.append(Entry(queue.label, max(0, remaining - parked), total - remaining, failed))
+    return entries

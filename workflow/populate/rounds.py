@@ -33,10 +33,16 @@ from workflow.populate.progress import Progress
 from workflow.populate.roster import CrewError
 from workflow.populate.stopping import Stopped
 from workflow.populate.summary import Summary, now
-from workflow.populate.troubles import classify, is_alive, one_line
+from workflow.populate.troubles import Trouble, classify, is_alive, one_line
 from workflow.settings import Settings
 
 REFUSALS = (RequestError, DatabaseRefusedError, UpstreamError, TableError, ModuleError)
+
+#: Counts of the summary, and why such keys were not done.
+WAITING = {
+    "held": "reserved by other DataJoint clients ('run_workflow retry --reserved' frees those of dead ones)",
+    "later": "scheduled for later",
+}
 
 
 def begin(settings: Settings) -> Summary:
@@ -81,7 +87,9 @@ def carry_out(
     is_open = False
     try:
         everything = open_tables()
-        tables, restriction = patiently(lambda: _begin(summary, everything, names, where), terms.patience)
+        tables, restriction = patiently(
+            lambda: _begin(summary, everything, names, where), terms.patience_left
+        )
         is_open = True
         stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
         if stopped:
@@ -111,28 +119,29 @@ def _begin(
     return tables, restriction
 
 
-def patiently(action: Callable[[], Any], patience: float) -> Any:
+def patiently(action: Callable[[], Any], patience: Callable[[], float]) -> Any:
     """Do something with DataJoint's own connection; if the database goes away meanwhile, begin again.
 
     Parameters
     ----------
     action : callable
         Statements that may be repeated.
-    patience : float
-        Seconds, from the first trouble on, after which the trouble is raised.
+    patience : callable
+        Asked at the first trouble for how many seconds it may last before it is raised.
     """
-    deadline: list[float] = []
+    given_up_at: list[float] = []
 
-    def given_up() -> bool:
-        if not deadline:
-            deadline.append(time.monotonic() + patience)
-            if patience:
+    def given_up(_: Exception) -> bool:
+        if not given_up_at:
+            seconds = patience()
+            given_up_at.append(time.monotonic() + seconds)
+            if seconds:
                 print(
                     "run_workflow: trouble with the database while the run begins: "
-                    f"trying again for {patience:g} s",
+                    f"trying again for {round(seconds, 1):g} s",
                     file=sys.stderr,
                 )
-        return time.monotonic() >= deadline[0]
+        return time.monotonic() >= given_up_at[0]
 
     return steadily(dj.conn(), action, given_up)
 
@@ -144,7 +153,9 @@ def explain(error: Exception) -> tuple[int, str] | None:
     """
     if isinstance(error, DatabaseUnreachableError):
         return EXIT_UNREACHABLE, str(error)
-    if trouble := classify(error):
+    if (trouble := classify(error)) is Trouble.FULL:
+        return EXIT_STOPPED, f"{trouble.value} ({one_line(error)}): free some, then run again"
+    if trouble:
         return EXIT_UNREACHABLE, f"{trouble.value}: {error}"
     if isinstance(error, REFUSALS):
         return EXIT_REFUSED, str(error)
@@ -200,11 +211,16 @@ def _end(summary: Summary, exit_code: int, message: str) -> None:
 
 def _outcome(summary: Summary) -> str:
     due, done, failed, skipped = (summary.total(count) for count in ("due", "done", "failed", "skipped"))
+    waiting = [
+        f"{count} {'key is' if count == 1 else 'keys are'} {why}"
+        for name, why in WAITING.items()
+        if (count := summary.total(name))
+    ]
     if not due:
-        return "nothing was due"
+        return ", ".join(waiting) or "nothing was due"
     text = f"{done} of {due} keys done"
     if skipped:
         text += f", {skipped} skipped with a reason"
     if failed:
         text += f", {failed} failed (due again in the next round)"
-    return text
+    return "; ".join([text, *waiting])

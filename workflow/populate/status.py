@@ -12,7 +12,7 @@ from workflow.populate.claim import Queue
 from workflow.populate.filling import count_statuses
 from workflow.populate.plan import Entry, plan
 
-STATES = ("pending", "reserved", "error", "ignore")
+STATES = ("pending", "later", "reserved", "error", "ignore")
 _BAR = 24  # letters
 
 
@@ -25,7 +25,8 @@ class Snapshot:
     tables : list of Entry
         What is due and done, parents before children.
     queues : list of dict
-        The jobs tables: ``label`` and how many keys are pending, reserved, error and ignore.
+        The jobs tables: ``label`` and how many keys are pending, later (pending, but scheduled so), reserved,
+        error and ignore.
     workers : list of dict
         Processes that have not ended, as far as the ledger knows; ``silent`` is the time since their last
         heartbeat (s).
@@ -133,7 +134,8 @@ def _line(entry: Entry, state: Mapping[str, Any], width: int) -> str:
         (entry.failed, "failed"),
         (state["reserved"], "in work"),
         (state["ignore"], "parked"),
-        (entry.due - entry.failed - state["reserved"], "due"),
+        (state["later"], "scheduled for later"),
+        (entry.due - entry.failed - state["reserved"] - state["later"], "due"),
     ):
         words += [f"{count} {word}"] if count > 0 else []
     return f"{entry.label.ljust(width)}  [{'#' * filled}{'.' * (_BAR - filled)}]  {', '.join(words)}"

@@ -18,7 +18,8 @@ MOST_KEYS = 2000
 class TableOutcome:
     """Counts of one table; ``due`` = ``done`` + ``failed`` + ``skipped`` unless the round was stopped.
 
-    ``seconds`` is the time from the start of its first key to the end of its last.
+    ``seconds`` is the time from the start of its first key to the end of its last. Not among those that are
+    due are keys that other DataJoint clients have reserved, ``held``, and that are scheduled for ``later``.
     """
 
     table: str
@@ -26,6 +27,8 @@ class TableOutcome:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    held: int = 0
+    later: int = 0
     seconds: float = 0.0
 
 

@@ -7,6 +7,7 @@ are all heard through one selector.
 from __future__ import annotations
 
 import collections
+import math
 import os
 import selectors
 import signal
@@ -22,7 +23,7 @@ from workflow.populate.jobs_table import Job
 from workflow.populate.ledger import Hand
 from workflow.populate.liveness import Heart, Others
 from workflow.populate.nursery import Nursery
-from workflow.populate.roster import Member, Obituary, Roster
+from workflow.populate.roster import CrewError, Member, Obituary, Roster
 from workflow.populate.stock import Stock
 from workflow.populate.stopping import SIGNALS, become_deaf
 from workflow.populate.tally import Tally
@@ -44,7 +45,7 @@ class Orders:
     processes: int
     max_calls: int | None = None
     grace: float = 30.0
-    deadline: float | None = None
+    deadline: float = math.inf
 
 
 @dataclass
@@ -186,7 +187,7 @@ class Supervisor:
             self._disband(signal.Signals(self._signals[0]).name, self._orders.grace)
             if len(self._signals) > 1:
                 self._stop.kill_at = min(self._stop.kill_at, moment)
-        if self._orders.deadline is not None and moment >= self._orders.deadline:
+        if moment >= self._orders.deadline:
             self._disband("its deadline", self._orders.grace)
         if moment >= self._stop.kill_at:
             self._clerk.hurry = bool(self._stop.reason)  # an orderly end waits for the database
@@ -215,6 +216,8 @@ class Supervisor:
 
     def _finished(self, member: Member, job: Job, report: Report) -> None:
         outcome = report.outcome
+        if outcome.outcome == "unrecorded":
+            raise CrewError(outcome.reason)  # no other key could be stored either
         self._stock.finished(job, outcome.seconds)
         self._news = self._news or outcome.outcome != "failed"  # what is gone may be done
         if outcome.outcome != "gone":
@@ -314,6 +317,7 @@ class Supervisor:
         for shelf, pending in zip(self._stock.shelves, census.pending, strict=True):
             shelf.pending = pending
             self._tally.due(shelf.queue.label, self._stock.wanted(shelf) + held[shelf.queue.index])
+        self._tally.wait(census.held, census.later)
         self._holders = census.holders
         self._news = self._news or not census.is_filled
 

@@ -30,6 +30,11 @@ class Tally:
         self._tables[label].due = handled + outstanding
         self._progress.begin(label, handled + outstanding)
 
+    def wait(self, held: Sequence[int], later: Sequence[int]) -> None:
+        """So many keys per table are reserved by other DataJoint clients, and scheduled for later."""
+        for table, n_held, n_later in zip(self._tables.values(), held, later, strict=True):
+            table.held, table.later = n_held, n_later
+
     def ended(self, label: str, job: Job, outcome: Outcome, worker: int) -> None:
         """A worker has finished a key."""
         self._record(

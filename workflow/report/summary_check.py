@@ -8,6 +8,7 @@ from typing import Any
 from workflow.populate.summary import FORMAT, KeyOutcome, Summary, TableOutcome
 
 _LISTS = {"tables": TableOutcome, "keys": KeyOutcome}
+_NEW = {"held", "later"}  # summaries of earlier versions lack them
 
 
 class SummaryError(ValueError):
@@ -42,7 +43,7 @@ def check(summary: Any) -> None:
 
 def _require(entry: Any, kind: type[Summary | TableOutcome | KeyOutcome], what: str) -> None:
     missing = (
-        [field.name for field in fields(kind) if field.name not in entry]
+        [field.name for field in fields(kind) if field.name not in {*entry, *_NEW}]
         if isinstance(entry, dict)
         else ["all"]
     )

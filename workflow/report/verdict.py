@@ -6,7 +6,7 @@ from typing import Any
 
 from workflow.report.text import clock, count, duration, escape, moment, number, shorten
 
-COUNTS = ("due", "done", "failed", "skipped")
+COUNTS = ("due", "done", "failed", "skipped", "held", "later")
 
 _GOOD, _BAD, _HALF = "good", "bad", "half"
 _SYMBOLS = {_GOOD: "✓", _BAD: "✗", _HALF: "■"}
@@ -31,7 +31,7 @@ def headline(summary: dict[str, Any]) -> str:
     total = totals(summary)
     match summary["verdict"]:
         case "succeeded":
-            return "Everything that was due is done" if total["due"] else "Nothing was due"
+            return _success(total)
         case "failed":
             return f"{number(total['failed'])} of {count(total['due'], 'computation')} failed"
         case "stopped":
@@ -44,10 +44,22 @@ def headline(summary: dict[str, Any]) -> str:
             return f"Ended as {other!r}"
 
 
+def _success(total: dict[str, int]) -> str:
+    if total["held"] or total["later"]:
+        return "What could be done is done; some keys wait"
+    return "Everything that was due is done" if total["due"] else "Nothing was due"
+
+
 def verdict(summary: dict[str, Any]) -> str:
     """Write the top of the page: what ran, how it ended, how long it took, what to do next."""
     mood = {"succeeded": _GOOD, "stopped": _HALF}.get(summary["verdict"], _BAD)
-    sentences = [_work(summary), _time(summary), _who(summary), _NEXT.get(summary["verdict"], "")]
+    sentences = [
+        _work(summary),
+        _waiting(summary),
+        _time(summary),
+        _who(summary),
+        _NEXT.get(summary["verdict"], ""),
+    ]
     mark = f'<span class="mark {mood}" aria-hidden="true">{_SYMBOLS[mood]}</span>'
     lines = [
         f'<p class="kicker">Round {escape(summary["round"])}</p>',
@@ -84,7 +96,7 @@ def facts(summary: dict[str, Any]) -> str:
 
 def totals(summary: dict[str, Any]) -> dict[str, int]:
     """Sum the counts over all tables; ``left`` was due and not reached."""
-    total = {name: sum(int(table[name]) for table in summary["tables"]) for name in COUNTS}
+    total = {name: sum(int(table.get(name, 0)) for table in summary["tables"]) for name in COUNTS}
     total["left"] = max(0, total["due"] - total["done"] - total["failed"] - total["skipped"])
     return total
 
@@ -96,11 +108,8 @@ def _work(summary: dict[str, Any]) -> str:
         return ""
     where = "in one table" if n_tables == 1 else f"in {n_tables} tables"
     if not total["due"]:
-        return (
-            f"Every result that can be computed {where} is in the database already."
-            if summary["verdict"] == "succeeded"
-            else ""
-        )
+        complete = summary["verdict"] == "succeeded" and not (total["held"] or total["later"])
+        return f"Every result that can be computed {where} is in the database already." if complete else ""
     if total["done"] == total["due"]:
         parts = ["all of them done"] if total["due"] > 1 else ["and it is done"]
     else:
@@ -110,6 +119,18 @@ def _work(summary: dict[str, Any]) -> str:
         parts += [f"{number(total['left'])} not reached"] if total["left"] else []
     verb = "was" if total["due"] == 1 else "were"
     return f"{count(total['due'], 'computation')} {verb} due {where}: {', '.join(parts)}."
+
+
+def _waiting(summary: dict[str, Any]) -> str:
+    total, sentences = totals(summary), []
+    if held := total["held"]:
+        sentences.append(
+            f"{count(held, 'key')} {'is' if held == 1 else 'are'} reserved by other DataJoint clients: where "
+            "such a client has died, run_workflow retry --reserved puts its keys back."
+        )
+    if later := total["later"]:
+        sentences.append(f"{count(later, 'key')} {'is' if later == 1 else 'are'} scheduled for later.")
+    return " ".join(sentences)
 
 
 def _time(summary: dict[str, Any]) -> str:
