@@ -7,7 +7,7 @@ import datetime
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -127,14 +127,16 @@ def summary(verdict: str, keys: list[KeyOutcome], due: int | None = None, **chan
     return {**made, **changes}
 
 
-def report(of: dict[str, Any], folder: Path, *, everything: bool = True) -> Page:
-    write_report(of, folder / "report.html", everything=everything)
+def report(
+    of: dict[str, Any], folder: Path, *, labels: Iterable[str] = (TABLE,), everything: bool = True
+) -> Page:
+    write_report(of, folder / "report.html", tables=dict.fromkeys(labels), everything=everything)
     return check_page((folder / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
 def _no_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "connected", lambda: False)
+    monkeypatch.setattr(data, "connected", lambda tables: False)
 
 
 @pytest.fixture
@@ -147,7 +149,6 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             for n in range(3)
         ],
         "asked": [],
-        "tables": [TABLE],
         "area": ["MOs", "MOp"] * 25,
     }
 
@@ -166,8 +167,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             unit="µm",
         )
 
-    monkeypatch.setattr(data, "connected", lambda: True)
-    monkeypatch.setattr(data, "tables", lambda: content["tables"])
+    monkeypatch.setattr(data, "connected", lambda tables: True)
     monkeypatch.setattr(data, "decompositions", lambda: content["decompositions"])
     monkeypatch.setattr(
         data, "singular_values", lambda of: np.sqrt([50.0, 30.0, 10.0, 5.0, 3.0, 1.5, 0.5, 0.0])
@@ -447,8 +447,8 @@ def test_figures_of_the_latest_recording_where_nothing_was_computed(
 
 
 def test_a_round_draws_only_the_tables_that_it_added_to(database: dict[str, Any], tmp_path: Path) -> None:
-    database["tables"] = [TABLE, "svd.Other"]
-    page = report(summary("succeeded", [outcome(1, "done")]), tmp_path, everything=False)
+    labels = [TABLE, "svd.Other"]
+    page = report(summary("succeeded", [outcome(1, "done")]), tmp_path, labels=labels, everything=False)
     assert page.all("svg", **{"class": "plot"})
     assert "svd.Other" not in page.text
 
@@ -531,10 +531,9 @@ def test_a_figure_that_fails_takes_nothing_else_with_it(
         seen.extend(done)
         return [Figure("A later analysis", "its caption")]
 
-    database["tables"] = ["a.Fails", TABLE]
     monkeypatch.setattr(gallery, "FIGURES", {"a.Fails": fails, TABLE: works})
     keys = [outcome(1, "done"), outcome(2, "failed", "x"), outcome(3, "skipped", "y")]
-    page = report(summary("failed", keys), tmp_path)
+    page = report(summary("failed", keys), tmp_path, labels=["a.Fails", TABLE])
     assert "The figures of this table could not be drawn: RuntimeError: </script>" in page.text
     assert "A later analysis" in page.text
     assert seen == [key(1)]
@@ -548,7 +547,7 @@ def test_same_input_same_bytes(
     of = summary("failed", [outcome(1, "done"), outcome(2, "failed", "x")])
     before = copy.deepcopy(of)
     for name in ("a.html", "b.html"):
-        write_report(of, tmp_path / name)
+        write_report(of, tmp_path / name, tables={TABLE: None})
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert of == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
@@ -570,7 +569,7 @@ def test_what_is_no_summary_is_refused_and_nothing_written(
     path = tmp_path / "report.html"
     path.write_text("earlier")
     with pytest.raises(SummaryError, match=re.escape(complaint)) as caught:
-        write_report(change(summary("succeeded", [])), path)
+        write_report(change(summary("succeeded", [])), path, tables={})
     assert "\n" not in str(caught.value)
     assert path.read_text() == "earlier"
 
