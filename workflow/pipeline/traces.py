@@ -108,7 +108,32 @@ def unasked(params: Any) -> str:
     return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
 
 
-def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
+def good_rois(key: Mapping[str, Any], activity: str, brain_area: str) -> list[Key]:
+    """List the good ROIs of an area that have traces in an epoch.
+
+    Parameters
+    ----------
+    key : mapping
+        Primary key of the epoch; other entries are ignored.
+    activity : {'dff', 'spikes'}
+        Which traces.
+    brain_area : str
+        The area.
+
+    Returns
+    -------
+    list of dict
+        Primary keys, in the order in which `fetch_activity` gives them.
+    """
+    return _rois(_good(key, activity, brain_area).proj().to_dicts(order_by=_ORDER))
+
+
+def fetch_activity(
+    key: Mapping[str, Any],
+    activity: str,
+    brain_area: str | None = None,
+    rois: Sequence[Key] | None = None,
+) -> Activity:
     """Find the good ROIs of an epoch and what their traces are like; fetch the traces when they are used.
 
     So a look at whether anything has changed since costs no more than hashes of the traces, which the server
@@ -123,6 +148,8 @@ def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None
         Which traces.
     brain_area : str, optional
         Only ROIs in this area.
+    rois : sequence of dict, optional
+        Only these, some of what `good_rois` gives, in its order. Nothing is read of any other.
 
     Returns
     -------
@@ -133,29 +160,46 @@ def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None
     Raises
     ------
     datajoint.DataJointError
-        If the frame rate is not one positive number.
+        If the frame rate is not one positive number, or one of ``rois`` is gone.
     """
-    epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
-    session = {name: key[name] for name in exp2.Session().primary_key}
-    table, attribute = trace_tables()[activity]
-    good = (table & epoch) - (img.ROIBad() & session)
-    if brain_area is not None:
-        good &= (img.ROIBrainArea() & session & {"brain_area": brain_area}).proj()
-    names = img.ROI().primary_key
+    _, attribute = trace_tables()[activity]
+    good = _good(key, activity, brain_area)
+    if rois is not None:
+        good &= _in_planes(rois, _among)
     hashed = good.proj(contents=_HASH[good.connection.adapter.backend].format(attribute))
     found = hashed.to_dicts(order_by=_ORDER)
-    keys = [{name: row[name] for name in names} for row in found]
+    keys = _rois(found)
+    if rois is not None:
+        _require_same(keys, rois, attribute)
     contents = " ".join([attribute, *(row["contents"] for row in found)])
-    return Activity(partial(_fetch, good, attribute), keys, frame_rate(epoch), contents)
+    return Activity(partial(_fetch, good, attribute), keys, frame_rate(_epoch(key)), contents)
+
+
+def _good(key: Mapping[str, Any], activity: str, brain_area: str | None) -> Any:
+    """Restrict the table of traces to the good ROIs of an epoch, or of one area in it."""
+    session = {name: key[name] for name in exp2.Session().primary_key}
+    table, _ = trace_tables()[activity]
+    good = (table & _epoch(key)) - (img.ROIBad() & session)
+    if brain_area is not None:
+        good &= (img.ROIBrainArea() & session & {"brain_area": brain_area}).proj()
+    return good
+
+
+def _epoch(key: Mapping[str, Any]) -> Key:
+    return {name: key[name] for name in exp2.SessionEpoch().primary_key}
+
+
+def _rois(rows: Sequence[Mapping[str, Any]]) -> list[Key]:
+    names = img.ROI().primary_key
+    return [{name: row[name] for name in names} for row in rows]
 
 
 def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
     F: Traces = np.empty((0, 0))
     for start in range(0, len(keys), SLICE_ROIS):
         expected = keys[start : start + SLICE_ROIS]
-        records = (good.proj(attribute) & _ranges(expected)).to_dicts(order_by=_ORDER)
-        if [{name: record[name] for name in expected[0]} for record in records] != expected:
-            raise dj.DataJointError(f"{attribute}: the ROIs of this epoch changed while they were read")
+        records = (good.proj(attribute) & _in_planes(expected, _between)).to_dicts(order_by=_ORDER)
+        _require_same(_rois(records), expected, attribute)
         for row, record in enumerate(records, start):
             trace = vector(record[attribute], keys[row], attribute)
             if row == 0:
@@ -165,13 +209,25 @@ def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
     return F
 
 
-def _ranges(keys: Sequence[Key]) -> list[dj.AndList]:
-    """Restrict to what stands between the first and the last of some ordered ROIs, plane by plane."""
-    ranges = []
-    for place, here in groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]}):
-        numbers = [key["roi_number"] for key in here]
-        ranges.append(dj.AndList([place, f"roi_number BETWEEN {numbers[0]:d} AND {numbers[-1]:d}"]))
-    return ranges
+def _require_same(found: list[Key], expected: Sequence[Key], attribute: str) -> None:
+    if found != list(expected):
+        raise dj.DataJointError(f"{attribute}: the ROIs of this epoch changed while they were read")
+
+
+def _in_planes(keys: Sequence[Key], condition: Callable[[list[int]], str]) -> list[dj.AndList]:
+    """Restrict, plane by plane, to a condition that is made of the numbers of some ordered ROIs."""
+    planes = groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]})
+    return [
+        dj.AndList([place, condition([int(key["roi_number"]) for key in here])]) for place, here in planes
+    ]
+
+
+def _between(numbers: list[int]) -> str:
+    return f"roi_number BETWEEN {numbers[0]} AND {numbers[-1]}"
+
+
+def _among(numbers: list[int]) -> str:
+    return f"roi_number IN ({', '.join(map(str, numbers))})"
 
 
 def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
