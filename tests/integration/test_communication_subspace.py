@@ -144,7 +144,7 @@ answer = [len(epoch), len(sets), len({rest for _, *rest in map(list, sets) for r
 
 
 def test_only_the_drawn_rois_are_read_and_only_to_compute(lab: Lab) -> None:
-    """A second look, as the worker takes in the transaction that stores, fetches no trace; it sees changes."""
+    """The second look, in the transaction that stores, fetches no trace and yet sees any change."""
     before, after, drawn, damaged, message, same = lab.execute(
         PROLOGUE
         + """
@@ -152,7 +152,7 @@ import datajoint as dj
 from workflow.pipeline import traces
 fetched = []
 given = traces._fetch
-traces._fetch = lambda good, attribute, keys: fetched.append(len(keys)) or given(good, attribute, keys)
+traces._fetch = lambda *said: fetched.append(len(said[-1])) or given(*said)
 table = cs.CommunicationSubspace()
 key = (table.key_source & {'subject_id': 100012, 'session': 1, 'session_epoch_number': 1,
        'source_area': 'MOp', 'target_area': 'MOs', 'communication_subspace_params': 'fine'}).fetch1('KEY')

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.pipeline import exp2, img
+from workflow.pipeline.blobs import fetch_blobs
 
 Key = dict[str, Any]
 
@@ -154,15 +155,16 @@ def fetch_activity(
     Returns
     -------
     Activity
-        Its traces raise a DataJointError, when they are used, if one is no array of one dimension, if they
-        differ in length, or if the ROIs have changed meanwhile.
+        Its traces raise a DataJointError, when they are used, if one cannot be decoded or is no array of one
+        dimension, if they differ in length, or if the ROIs have changed meanwhile.
 
     Raises
     ------
     datajoint.DataJointError
         If the frame rate is not one positive number, or one of ``rois`` is gone.
     """
-    _, attribute = trace_tables()[activity]
+    table, attribute = trace_tables()[activity]
+    name = f"{table.__name__}.{attribute}"
     good = _good(key, activity, brain_area)
     if rois is not None:
         good &= _in_planes(rois, _among)
@@ -170,9 +172,9 @@ def fetch_activity(
     found = hashed.to_dicts(order_by=_ORDER)
     keys = _rois(found)
     if rois is not None:
-        _require_same(keys, rois, attribute)
+        _require_same(keys, rois, name)
     contents = " ".join([attribute, *(row["contents"] for row in found)])
-    return Activity(partial(_fetch, good, attribute), keys, frame_rate(_epoch(key)), contents)
+    return Activity(partial(_fetch, good, attribute, name), keys, frame_rate(_epoch(key)), contents)
 
 
 def _good(key: Mapping[str, Any], activity: str, brain_area: str | None) -> Any:
@@ -194,24 +196,30 @@ def _rois(rows: Sequence[Mapping[str, Any]]) -> list[Key]:
     return [{name: row[name] for name in names} for row in rows]
 
 
-def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
+def _fetch(good: Any, attribute: str, name: str, keys: list[Key]) -> Traces:
     F: Traces = np.empty((0, 0))
     for start in range(0, len(keys), SLICE_ROIS):
         expected = keys[start : start + SLICE_ROIS]
-        records = (good.proj(attribute) & _in_planes(expected, _between)).to_dicts(order_by=_ORDER)
-        _require_same(_rois(records), expected, attribute)
+        query = good.proj(attribute) & _in_planes(expected, _between)
+        records = list(fetch_blobs(query, attribute, _ORDER, partial(_describe, name)))
+        _require_same(_rois(records), expected, name)
         for row, record in enumerate(records, start):
-            trace = vector(record[attribute], keys[row], attribute)
+            trace = _vector(record[attribute], keys[row], name)
             if row == 0:
                 F = np.empty((len(keys), trace.size), trace.dtype)
-            F = _room_for(trace, F, keys[row], attribute)
+            F = _room_for(trace, F, keys[row], name)
             F[row] = trace
     return F
 
 
-def _require_same(found: list[Key], expected: Sequence[Key], attribute: str) -> None:
+def _describe(name: str, row: Mapping[str, Any]) -> str:
+    [roi] = _rois([row])
+    return f"{name} of ROI {roi}"
+
+
+def _require_same(found: list[Key], expected: Sequence[Key], name: str) -> None:
     if found != list(expected):
-        raise dj.DataJointError(f"{attribute}: the ROIs of this epoch changed while they were read")
+        raise dj.DataJointError(f"{name}: the ROIs of this epoch changed while they were read")
 
 
 def _in_planes(keys: Sequence[Key], condition: Callable[[list[int]], str]) -> list[dj.AndList]:
@@ -230,11 +238,11 @@ def _among(numbers: list[int]) -> str:
     return f"roi_number IN ({', '.join(map(str, numbers))})"
 
 
-def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
+def _room_for(trace: Traces, F: Traces, key: Key, name: str) -> Traces:
     """Return the traces so far, in a precision that holds the next one too."""
     if trace.size != F.shape[1]:
         raise dj.DataJointError(
-            f"{attribute} of ROI {key} has {trace.size} frames, the ROIs before it have {F.shape[1]}"
+            f"{name} of ROI {key} has {trace.size} frames, the ROIs before it have {F.shape[1]}"
         )
     return F.astype(np.result_type(F.dtype, trace.dtype), copy=False)
 
@@ -247,13 +255,12 @@ def as_array(value: Any) -> NDArray[Any]:
         return np.asarray(value, dtype=object)
 
 
-def vector(trace: Any, key: Key, attribute: str) -> Traces:
+def _vector(trace: Any, key: Key, name: str) -> Traces:
     """Check one trace as it is stored; raises a DataJointError that names the ROI."""
     values = as_array(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(
-            f"{attribute} of ROI {key} is not a vector of numbers "
-            f"(found {values.dtype}, shape {values.shape})"
+            f"{name} of ROI {key} is not a vector of numbers (found {values.dtype}, shape {values.shape})"
         )
     return values.ravel().astype(np.result_type(values.dtype, np.float32), copy=False)
 
