@@ -143,6 +143,7 @@ answer = [len(epoch), len(sets), len({rest for _, *rest in map(list, sets) for r
     assert answer == [12, 8, 4]
 
 
+@pytest.mark.usefixtures("run")
 def test_only_the_drawn_rois_are_read_and_only_to_compute(lab: Lab) -> None:
     """The second look, in the transaction that stores, fetches no trace and yet sees any change."""
     before, after, drawn, damaged, message, same = lab.execute(
@@ -154,8 +155,7 @@ fetched = []
 given = traces._fetch
 traces._fetch = lambda *said: fetched.append(len(said[-1])) or given(*said)
 table = cs.CommunicationSubspace()
-key = (table.key_source & {'subject_id': 100012, 'session': 1, 'session_epoch_number': 1,
-       'source_area': 'MOp', 'target_area': 'MOs', 'communication_subspace_params': 'fine'}).fetch1('KEY')
+key = next(key_of(row) for row in fine if row['n_source'] == row['n_target'] == 8)
 first = table.read(key)
 same = [table.read(key).digest == first.digest]
 before = list(fetched)
