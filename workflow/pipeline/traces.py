@@ -1,4 +1,4 @@
-"""Fetch the activity of one epoch."""
+"""Fetch the activity of one epoch, or of some of its ROIs."""
 
 from __future__ import annotations
 
