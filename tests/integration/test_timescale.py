@@ -123,14 +123,17 @@ def test_lags_that_make_no_sense_are_refused(lab: Lab) -> None:
 import datajoint as dj
 from workflow.pipeline import timescale
 answer = []
-for n_lags in (-1, 0, 4):
+for n_lags in (-1, 0, 4, 2001):
     try:
         timescale.TimescaleParams.insert1(('odd', n_lags))
     except dj.DataJointError as error:
         answer.append(str(error))
 """)
     start = "timescale.TimescaleParams: parameter row timescale_params='odd' refused: "
-    assert refused == [f"{start}n_lags is {n_lags}, must be at least 5" for n_lags in (-1, 0, 4)]
+    assert refused == [
+        *(f"{start}n_lags is {n_lags}, must be at least 5" for n_lags in (-1, 0, 4)),
+        f"{start}n_lags is 2001, must be at most 2000",
+    ]
 
 
 def test_a_damaged_time_course_is_one_failed_key_that_is_named(lab: Lab, answer: Any) -> None:
