@@ -116,7 +116,7 @@ def check_preparation(row: Row) -> str:
 
 
 def fetch_inputs(key: Key, lookup: Any) -> Inputs:
-    """Fetch one row of parameters; find the traces that it asks for, of the area in the key if there is one."""
+    """Fetch one row of parameters; find the traces that it asks for, all or those of the area in the key."""
     params = (lookup & key).fetch1()
     seed = seed_for(key, params["seed"]) if "seed" in params else 0
     return Inputs(fetch_activity(key, params["activity"], key.get("brain_area")), params, seed)
