@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.output:
         from workflow.report import write_report
 
-        rounds.write(summary, arguments.output, write_report)
+        rounds.write(summary, arguments.output, partial(write_report, tables=tables))
     if arguments.json:
         print_json(summary.as_dict())
     else:
@@ -213,10 +214,10 @@ def _report(arguments: argparse.Namespace, settings: Settings) -> int:
         return _refuse(
             ValueError(f"--summary {arguments.summary}: not a round's summary: {error}"), EXIT_REFUSED
         )
-    _open(settings)
+    tables = _open(settings)
     _require_writable(arguments.output.parent)
     try:
-        write_report(summary, arguments.output, everything=arguments.all)
+        write_report(summary, arguments.output, tables=tables, everything=arguments.all)
     except SummaryError as error:
         return _refuse(ValueError(f"--summary {arguments.summary}: {error}"), EXIT_REFUSED)
     print(arguments.output)

@@ -144,6 +144,48 @@ answer = [len(epoch), len(sets), len({rest for _, *rest in map(list, sets) for r
 
 
 @pytest.mark.usefixtures("run")
+def test_only_the_drawn_rois_are_read_and_only_to_compute(lab: Lab) -> None:
+    """The second look, in the transaction that stores, fetches no trace and yet sees any change."""
+    before, after, drawn, damaged, message, same = lab.execute(
+        PROLOGUE
+        + """
+import datajoint as dj
+from workflow.pipeline import traces
+fetched = []
+given = traces._fetch
+traces._fetch = lambda *said: fetched.append(len(said[-1])) or given(*said)
+table = cs.CommunicationSubspace()
+key = next(key_of(row) for row in fine if row['n_source'] == row['n_target'] == 8)
+first = table.read(key)
+same = [table.read(key).digest == first.digest]
+before = list(fetched)
+table.compute(first)
+after = list(fetched)
+drawn = [len(side.activity.keys) for side in (first.source, first.target)]
+
+epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
+damaged = first.source.activity.keys[3]
+row = (img.ROIdeltaF & epoch & damaged).fetch1()
+img.ROIdeltaF.update1({**row, 'dff_trace': np.zeros(17)})
+again = table.read(key)
+same.append(again.digest == first.digest)
+try:
+    table.compute(again)
+except dj.DataJointError as error:
+    message = str(error)
+img.ROIdeltaF.update1(row)
+same.append(table.read(key).digest == first.digest)
+answer = [before, after, drawn, damaged['roi_number'], message, same]
+"""
+    )
+    assert before == []
+    assert after == drawn == [8, 8]
+    assert same == [True, False, True]
+    assert f"'roi_number': {damaged}" in message
+    assert "has 17 frames, the ROIs before it have" in message
+
+
+@pytest.mark.usefixtures("run")
 def test_an_roi_in_both_areas_is_left_out_of_both(lab: Lab) -> None:
     answer = lab.execute(
         PROLOGUE

@@ -16,7 +16,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 #: Damages the trace of one ROI in each of a few epochs: bytes are put into the server as they are.
 DAMAGE = """
 import numpy as np
-values = [b"no blob at all", "text", np.ones((3, 4)), ["a", "b"], np.zeros(17)]
+from datajoint import blob
+values = [b"no blob at all", "text", np.ones((3, 4)), ["a", "b"], np.zeros(17),
+          blob.pack(np.zeros(900), compress=False)[:-9], blob.pack(np.zeros(900))[:-9]]
 epochs = (svd.PopulationSVD().key_source & {"svd_params": "mesoscope"}).keys(order_by="KEY")
 answer = []
 for epoch, value in zip(epochs, values):
@@ -44,24 +46,24 @@ def lab(request: pytest.FixtureRequest, schemas: Callable[[Server], str]) -> Lab
 
 
 def test_damaged_traces_fail_by_name_and_the_rest_goes_on(lab: Lab) -> None:
-    """Bytes that hold nothing, text, a matrix, a list of words and a trace that is too short."""
+    """Bytes that hold nothing, text, a matrix, words, a trace that is too short, and traces cut off."""
     damaged = lab.execute(DAMAGE)
-    assert len(damaged) == 5
+    assert len(damaged) == 7
     chosen = ("--tables", "PopulationSVD", "--where", '{"svd_params": "mesoscope"}')
-    due = [10, 5]  # what failed is due again
+    due = [10, 7]  # what failed is due again
     for upstream, n_due in zip(["declare", "read"], due, strict=True):
         result = lab.workflow("run", *chosen, "--json", WORKFLOW_UPSTREAM=upstream, WORKFLOW_COMMIT=COMMIT)
         assert result.returncode == 1, result.stderr
         summary = json.loads(result.stdout)
         [table] = summary["tables"]
-        assert (table["due"], table["failed"], table["done"] + table["skipped"]) == (n_due, 5, n_due - 5)
+        assert (table["due"], table["failed"], table["done"] + table["skipped"]) == (n_due, 7, n_due - 7)
         for epoch, roi_number in damaged:
             [reason] = [
                 key["reason"]
                 for key in summary["keys"]
                 if key["outcome"] == "failed" and epoch.items() <= key["key"].items()
             ]
-            assert "dff_trace" in reason
+            assert "ROIdeltaF.dff_trace of ROI {" in reason
             assert f"'roi_number': {roi_number}" in reason
             assert "\n" not in reason
-    assert lab.execute("answer = svd.PopulationSVD().to_arrays('code_commit').tolist()") == [COMMIT] * 5
+    assert lab.execute("answer = svd.PopulationSVD().to_arrays('code_commit').tolist()") == [COMMIT] * 3

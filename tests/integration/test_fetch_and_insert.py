@@ -187,7 +187,7 @@ except dj.DataJointError as error:
 (img.ROIBad & bad).delete()
 """
     )
-    assert message == "dff_trace: the ROIs of this epoch changed while they were read"
+    assert message == "ROIdeltaF.dff_trace: the ROIs of this epoch changed while they were read"
 
 
 def test_one_trace_in_double_precision_makes_all_double(large: Lab) -> None:

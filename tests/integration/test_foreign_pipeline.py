@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +72,32 @@ answer = {
     assert set(rows["jobs"]) == {0}
     assert rows["wrong"] == []
     assert clinic.json("run")["message"] == "nothing was due"
+
+
+def test_the_report_shows_the_tables_of_any_pipeline(clinic: ForeignLab, tmp_path: Path) -> None:
+    """What the round has added to; the verb draws the same, and every table when asked to."""
+    ran = clinic.workflow("run", "--tables", "Scan", "--tables", "Spectrum", "--output", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "without a connection" not in html
+    assert "could not be drawn" not in html
+    assert shown(html) == ["clinic.Scan", "clinic.Spectrum"]
+    assert f"{N_SCANS} rows in the database; {N_SCANS} computed in this round" in html
+    assert "power" in html
+
+    clinic.json("run")
+    again = ("report", "--summary", tmp_path / "summary.json", "--output", tmp_path / "again.html")
+    assert clinic.workflow(*again).returncode == 0
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == html
+    assert clinic.workflow(*again, "--all").returncode == 0
+    everything = (tmp_path / "again.html").read_text(encoding="utf-8")
+    assert set(shown(everything)) >= FINE
+    assert "could not be drawn" not in everything
+
+
+def shown(html: str) -> list[str]:
+    """Labels of the tables that a report draws."""
+    return re.findall(r"<h3>(\w+\.\w+)</h3>", html[html.index('id="results"') :])
 
 
 def test_computed_rows_can_be_traced(clinic: ForeignLab) -> None:

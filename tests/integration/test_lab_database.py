@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from databases import Server
 from lab import Lab, counts
-from old_lab import OldLab, Recorded
+from old_lab import OldLab, Recorded, packed
 
 from workflow.analysis.normalization import zscore
 from workflow.analysis.svd import population_svd
@@ -93,6 +93,31 @@ def test_another_collation_than_the_servers_is_no_obstacle(old_lab: OldLab, read
         "area_svd.AreaSVD": (8, 8, 0, 0),
         "svd.PopulationSVD": (2, 2, 0, 0),
     }
+
+
+def test_a_damaged_trace_is_named_by_column_and_roi(admin: dj.Instance, old_lab: OldLab, reader: Lab) -> None:
+    """Bytes of no format that DataJoint knows, and a compressed trace that was cut off."""
+    old_lab.declare()
+    old_lab.fill()
+    table = f"`{old_lab.schemas['img']}`.`_r_o_idelta_f`"
+    which = "session = 1 AND session_epoch_type = %s AND roi_number = 3"
+    cut = packed(np.zeros(300))[:-9]
+    for kind, stored in (("spont_only", b"no blob at all"), ("behav_only", cut)):
+        admin.connection.query(
+            f"UPDATE {table} SET dff_trace = %s WHERE subject_id = 463189 AND {which}", args=(stored, kind)
+        )
+    run = reader.workflow("run", "--tables", "svd.*", "--json", **ours(reader))
+    assert run.returncode == 1, run.stdout + run.stderr
+    summary = json.loads(run.stdout)
+    assert counts(summary) == {"svd.PopulationSVD": (8, 6, 2, 0)}
+    failed = [key for key in summary["keys"] if key["outcome"] == "failed"]
+    reasons = {key["key"]["session_epoch_type"]: key["reason"] for key in failed}
+    assert "a blob that begins with b'no blo' holds no serialised value" in reasons["spont_only"]
+    assert "incomplete or truncated stream" in reasons["behav_only"]
+    for reason in reasons.values():
+        assert "ROIdeltaF.dff_trace of ROI {" in reason
+        assert "'roi_number': 3" in reason
+        assert "\n" not in reason
 
 
 def ours(lab: Lab) -> dict[str, str]:

@@ -98,7 +98,7 @@ data.CHUNK = 7
 every = data.decompositions()
 one = max(every, key=lambda d: (d.n_rois, d.n_frames))
 found = data.roi_map(one.key, 3)
-answer = {"connected": data.connected(), "number": len(every), "latest": str(every[0].session_date)}
+answer = {"connected": data.connected(tables), "number": len(every), "latest": str(every[0].session_date)}
 answer["dates"] = [str(d.session_date) for d in every]
 answer["n_rois"], answer["mapped"], answer["unit"] = one.n_rois, len(found.plane), found.unit
 stored = {}

@@ -256,6 +256,7 @@ def test_blocks_are_decomposed_one_by_one(family: tuple[Lab, dict[str, Any]]) ->
         + """
 answer = {}
 T = partition_svd.PartitionSVD
+assert T().heading['n_rois'].comment == 'good ROIs with traces; each block has its own N'
 for row in (T & "skip_reason = ''" & "subject_id = 100011").to_dicts():
     key = {name: row[name] for name in T.primary_key}
     params = (partition_svd.PartitionSVDParams & key).fetch1()

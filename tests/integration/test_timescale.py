@@ -123,14 +123,17 @@ def test_lags_that_make_no_sense_are_refused(lab: Lab) -> None:
 import datajoint as dj
 from workflow.pipeline import timescale
 answer = []
-for n_lags in (-1, 0, 4):
+for n_lags in (-1, 0, 4, 2001):
     try:
         timescale.TimescaleParams.insert1(('odd', n_lags))
     except dj.DataJointError as error:
         answer.append(str(error))
 """)
     start = "timescale.TimescaleParams: parameter row timescale_params='odd' refused: "
-    assert refused == [f"{start}n_lags is {n_lags}, must be at least 5" for n_lags in (-1, 0, 4)]
+    assert refused == [
+        *(f"{start}n_lags is {n_lags}, must be at least 5" for n_lags in (-1, 0, 4)),
+        f"{start}n_lags is 2001, must be at most 2000",
+    ]
 
 
 def test_a_damaged_time_course_is_one_failed_key_that_is_named(lab: Lab, answer: Any) -> None:
@@ -146,6 +149,27 @@ row = {name: key[name] for name in svd.PopulationSVD().primary_key}
     assert result.returncode == 1
     assert "time_course of component 0 of {" in result.stdout
     assert "(found float64, shape (2, 2))" in result.stdout
+
+
+def test_a_time_course_that_was_cut_off_is_named_too(lab: Lab, answer: Any) -> None:
+    lab.execute("""
+import numpy as np
+from datajoint import blob
+from workflow.pipeline import timescale
+table = svd.PopulationSVD.Component()
+key = (table & "svd_params = 'mesoscope' AND component = 1").keys(order_by='KEY DESC', limit=1)[0]
+where = ' AND '.join(f"{name} = '{value}'" for name, value in key.items())
+query = f"UPDATE {table.full_table_name} SET time_course = %s WHERE {where}"
+table.connection.query(query, args=(blob.pack(np.zeros(9000))[:-9],))
+row = {name: key[name] for name in svd.PopulationSVD().primary_key}
+(timescale.ComponentTimescale & row).delete(prompt=False)
+""")
+    result = lab.workflow("run", "--tables", "timescale.ComponentTimescale", "--where", WHERE, "--json")
+    assert result.returncode == 1
+    failed = [key["reason"] for key in json.loads(result.stdout)["keys"] if key["outcome"] == "failed"]
+    [reason] = {one for one in failed if "component 1 of {" in one}  # of either row of parameters
+    assert "PopulationSVD: time_course of component 1" in reason
+    assert reason.endswith("incomplete or truncated stream")
 
 
 def test_damaged_singular_values_are_one_failed_key_that_is_named(lab: Lab, answer: Any) -> None:

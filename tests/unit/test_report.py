@@ -7,7 +7,7 @@ import datetime
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,12 @@ def key(number: int) -> Key:
     }
 
 
-def outcome(number: int, name: str, reason: str = "", start: float = 0.0, seconds: float = 1.0) -> KeyOutcome:
+def outcome(
+    number: int, name: str, reason: str = "", start: float = 0.0, seconds: float = 1.0, worker: int = 1
+) -> KeyOutcome:
     began = datetime.datetime(2026, 11, 22, 18, tzinfo=datetime.UTC) + datetime.timedelta(seconds=start)
-    return KeyOutcome(TABLE, key(number), name, began.isoformat(timespec="milliseconds"), seconds, reason)
+    when = began.isoformat(timespec="milliseconds")
+    return KeyOutcome(TABLE, key(number), name, when, seconds, reason, worker)
 
 
 def summary(verdict: str, keys: list[KeyOutcome], due: int | None = None, **changes: Any) -> dict[str, Any]:
@@ -124,14 +127,16 @@ def summary(verdict: str, keys: list[KeyOutcome], due: int | None = None, **chan
     return {**made, **changes}
 
 
-def report(of: dict[str, Any], folder: Path, *, everything: bool = True) -> Page:
-    write_report(of, folder / "report.html", everything=everything)
+def report(
+    of: dict[str, Any], folder: Path, *, labels: Iterable[str] = (TABLE,), everything: bool = True
+) -> Page:
+    write_report(of, folder / "report.html", tables=dict.fromkeys(labels), everything=everything)
     return check_page((folder / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
 def _no_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "connected", lambda: False)
+    monkeypatch.setattr(data, "connected", lambda tables: False)
 
 
 @pytest.fixture
@@ -144,7 +149,6 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             for n in range(3)
         ],
         "asked": [],
-        "tables": [TABLE],
         "area": ["MOs", "MOp"] * 25,
     }
 
@@ -163,8 +167,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             unit="µm",
         )
 
-    monkeypatch.setattr(data, "connected", lambda: True)
-    monkeypatch.setattr(data, "tables", lambda: content["tables"])
+    monkeypatch.setattr(data, "connected", lambda tables: True)
     monkeypatch.setattr(data, "decompositions", lambda: content["decompositions"])
     monkeypatch.setattr(
         data, "singular_values", lambda of: np.sqrt([50.0, 30.0, 10.0, 5.0, 3.0, 1.5, 0.5, 0.0])
@@ -310,6 +313,12 @@ def test_hostile_text_is_inert_wherever_it_stands(database: dict[str, Any], tmp_
     assert len(page.all("svg", **{"class": "plot"})) == 3
 
 
+def bars(svg: str) -> list[dict[str, str]]:
+    """Class, place, size and title of every bar of a timeline."""
+    found = re.findall(r"<rect (.*?)><title>(.*?)</title></rect>", svg)
+    return [dict(re.findall(r'(\w+)="(.*?)"', rest)) | {"title": title} for rest, title in found]
+
+
 def test_ten_thousand_keys_stay_drawable(tmp_path: Path) -> None:
     keys = [
         outcome(n, "failed" if n == 5000 else "done", "ValueError: x" if n == 5000 else "", n * 0.018, 0.017)
@@ -317,11 +326,12 @@ def test_ten_thousand_keys_stay_drawable(tmp_path: Path) -> None:
     ]
     page = report(summary("failed", keys), tmp_path)
     assert f"{TABLE} · 10 000 keys" in page.text
+    assert "9 999 keys done" in page.text
     assert (tmp_path / "report.html").stat().st_size < 60_000
-    [failed] = page.all("path", **{"class": "failed"})
-    x, _, width = map(float, re.match(r"M([\d.]+) ([\d.]+)h([\d.]+)", failed["d"]).groups())  # type: ignore[union-attr]
-    assert x == pytest.approx(1000 * 90 / 185, abs=0.1)
-    assert width >= 2
+    drawn = bars((tmp_path / "report.html").read_text(encoding="utf-8"))
+    [failed] = [bar for bar in drawn if bar["class"] == "failed"]
+    assert float(failed["x"]) == pytest.approx(1000 * 90 / 185, abs=0.1)
+    assert float(failed["width"]) >= 2
 
 
 def test_bars_have_the_place_and_length_of_their_keys(tmp_path: Path) -> None:
@@ -332,15 +342,64 @@ def test_bars_have_the_place_and_length_of_their_keys(tmp_path: Path) -> None:
     assert float(done["width"]) == pytest.approx(100, abs=1)
     [skipped] = [a for a in page.all("rect", **{"class": "skipped"}) if a.get("x") == "600.00"]
     assert float(skipped["height"]) < float(done["height"])
-    assert "skipped in 0\xa0s (too short)" in " ".join(page.pieces)
 
 
-def test_keys_computed_at_the_same_time_stand_above_each_other() -> None:
-    keys = [outcome(n, "done", "", start, 10.0) for n, start in enumerate((0.0, 1.0, 2.0, 11.0))]
+def test_a_bar_says_which_key_of_which_table_which_worker_computed_and_when() -> None:
+    keys = [outcome(1, "done", "", 37.0, 18.5, 2), outcome(2, "skipped", "too short", 111.0, 0.0, 12)]
+    titles = [
+        bar["title"].replace("\xa0", " ") for bar in bars(timeline.timeline(summary("succeeded", keys)))
+    ]
+    of_key = "session 1 · session_epoch_type spont_only · session_epoch_number 1 · svd_params mesoscope"
+    assert titles == [
+        f"{TABLE} by worker 2 of rig-7, from 37 s to 56 s after the round began: "
+        f"subject_id 101 · {of_key}: done in 18 s",
+        f"{TABLE} by worker 12 of rig-7, from 1 min 51 s to 1 min 51 s after the round began: "
+        f"subject_id 102 · {of_key}: skipped in 0 s (too short)",
+    ]
+
+
+def test_every_worker_has_a_row_of_its_own_in_each_table() -> None:
+    """Also where its keys and those of another one do not overlap."""
+    keys = [outcome(n, "done", "", 10.0 * n, 9.0, worker) for n, worker in enumerate((2, 10, 2, 1))]
+    keys.append(outcome(9, "done", "", 60.0, 9.0, 10))
+    keys[-1].table = "area_svd.AreaSVD"
     svg = timeline.timeline(summary("succeeded", keys))
-    tops = [float(y) for y in re.findall(r'<rect class="done" x="[\d.]+" y="([\d.]+)"', svg)]
-    assert len(tops) == 4
-    assert len(set(tops)) == 3
+    assert re.findall(r">worker (\d+)<", svg) == ["1", "2", "10", "10"]
+    rows: dict[str, set[tuple[str, str]]] = {}
+    for bar in bars(svg):
+        table, _, rest = bar["title"].partition(" by worker ")
+        rows.setdefault(bar["y"], set()).add((table, rest.split()[0]))
+    in_order = [rows[y] for y in sorted(rows, key=float)]
+    assert in_order == [{(TABLE, "1")}, {(TABLE, "2")}, {(TABLE, "10")}, {("area_svd.AreaSVD", "10")}]
+
+
+def test_hundreds_of_keys_are_each_a_bar() -> None:
+    """As long as one can see them apart; shorter ones of one outcome share a bar."""
+    keys = [outcome(n, "done", "", n * 0.3, 0.28, 1 + n % 2) for n in range(600)]
+    assert len(bars(timeline.timeline(summary("succeeded", keys)))) == 600
+    short = [outcome(n, "done", "", 0.1 * n, 0.05) for n in range(10)]
+    long = [outcome(20 + n, "done", "", 1.0 + n, 0.99) for n in range(3)]
+    first, *others = bars(timeline.timeline(summary("succeeded", short + long)))
+    assert first["title"].endswith("10 keys done")
+    assert len(others) == 3
+
+
+def test_the_rows_of_many_workers_fit_a_printed_page() -> None:
+    """Ten tables, each with keys of 32 workers; numbers of workers do not lie on each other."""
+    keys = [outcome(n, "done", "", n * 0.5, 0.4, 1 + n % 32) for n in range(320)]
+    for n, one in enumerate(keys):
+        one.table = f"a.Table{n // 32}"
+    svg = timeline.timeline(summary("succeeded", keys))
+    [(width, height)] = re.findall(r'viewBox="-\d+ 0 (\d+) (\d+)"', svg)
+    assert int(height) < 1.3 * int(width)
+    places = [float(y) for y in re.findall(r'class="worker" x="-6" y="([\d.]+)"', svg)]
+    assert len(places) >= 20
+    assert min(np.diff(places)) >= 11
+
+
+def test_keys_that_the_summary_lacks_are_counted() -> None:
+    svg = timeline.timeline(summary("succeeded", [outcome(1, "done")], keys_left_out={"done": 700}))
+    assert "700 more keys were left out, evenly over time" in svg
 
 
 @pytest.mark.parametrize("span", [0.003, 0.8, 7, 59, 185, 700, 4000, 20000, 90000, 2e6, 3e7])
@@ -406,8 +465,8 @@ def test_figures_of_the_latest_recording_where_nothing_was_computed(
 
 
 def test_a_round_draws_only_the_tables_that_it_added_to(database: dict[str, Any], tmp_path: Path) -> None:
-    database["tables"] = [TABLE, "svd.Other"]
-    page = report(summary("succeeded", [outcome(1, "done")]), tmp_path, everything=False)
+    labels = [TABLE, "svd.Other"]
+    page = report(summary("succeeded", [outcome(1, "done")]), tmp_path, labels=labels, everything=False)
     assert page.all("svg", **{"class": "plot"})
     assert "svd.Other" not in page.text
 
@@ -490,10 +549,9 @@ def test_a_figure_that_fails_takes_nothing_else_with_it(
         seen.extend(done)
         return [Figure("A later analysis", "its caption")]
 
-    database["tables"] = ["a.Fails", TABLE]
     monkeypatch.setattr(gallery, "FIGURES", {"a.Fails": fails, TABLE: works})
     keys = [outcome(1, "done"), outcome(2, "failed", "x"), outcome(3, "skipped", "y")]
-    page = report(summary("failed", keys), tmp_path)
+    page = report(summary("failed", keys), tmp_path, labels=["a.Fails", TABLE])
     assert "The figures of this table could not be drawn: RuntimeError: </script>" in page.text
     assert "A later analysis" in page.text
     assert seen == [key(1)]
@@ -507,7 +565,7 @@ def test_same_input_same_bytes(
     of = summary("failed", [outcome(1, "done"), outcome(2, "failed", "x")])
     before = copy.deepcopy(of)
     for name in ("a.html", "b.html"):
-        write_report(of, tmp_path / name)
+        write_report(of, tmp_path / name, tables={TABLE: None})
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert of == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
@@ -529,7 +587,7 @@ def test_what_is_no_summary_is_refused_and_nothing_written(
     path = tmp_path / "report.html"
     path.write_text("earlier")
     with pytest.raises(SummaryError, match=re.escape(complaint)) as caught:
-        write_report(change(summary("succeeded", [])), path)
+        write_report(change(summary("succeeded", [])), path, tables={})
     assert "\n" not in str(caught.value)
     assert path.read_text() == "earlier"
 

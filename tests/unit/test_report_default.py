@@ -41,8 +41,8 @@ def row(session: int, **changes: Any) -> dict[str, Any]:
 
 def figure(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], done: list[Any]) -> Figure:
     content = Scalars(["session", "params"], COMMENTS, rows)
-    monkeypatch.setattr(data, "scalars", lambda label: content)
-    [one] = any_table("rates.EventRate", done)
+    monkeypatch.setattr(data, "scalars", lambda table: content)
+    [one] = any_table("rates.EventRate", None, done)
     return one
 
 
@@ -93,8 +93,8 @@ def test_many_rows_are_drawn_but_few_are_listed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_empty_table_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "scalars", lambda label: Scalars(["session"], COMMENTS, []))
-    assert list(any_table("rates.EventRate", [])) == []
+    monkeypatch.setattr(data, "scalars", lambda table: Scalars(["session"], COMMENTS, []))
+    assert list(any_table("rates.EventRate", None, [])) == []
 
 
 def test_a_page_with_two_such_tables_and_hostile_values(
@@ -102,10 +102,10 @@ def test_a_page_with_two_such_tables_and_hostile_values(
 ) -> None:
     rows = [row(n, note=HOSTILE, params=datetime.date(2026, 1, 1 + n)) for n in range(3)]
     content = Scalars(["session", "params"], {**COMMENTS, "mean_rate": HOSTILE[:30]}, rows)
-    monkeypatch.setattr(data, "connected", lambda: True)
-    monkeypatch.setattr(data, "tables", lambda: ["rates.EventRate", "rates.Other"])
-    monkeypatch.setattr(data, "scalars", lambda label: content)
-    write_report(summary("succeeded", []), tmp_path / "report.html", everything=True)
+    monkeypatch.setattr(data, "connected", lambda tables: True)
+    monkeypatch.setattr(data, "scalars", lambda table: content)
+    tables = dict.fromkeys(["rates.EventRate", "rates.Other"])
+    write_report(summary("succeeded", []), tmp_path / "report.html", tables=tables, everything=True)
     page = check_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert len(page.all("svg", **{"class": "plot"})) == 2
     assert "2, 2026-01-03" in page.text

@@ -10,15 +10,15 @@ import datajoint as dj
 import numpy as np
 
 from workflow.analysis import communication_subspace as analysis
+from workflow.analysis.subsets import random_rows
 from workflow.pipeline import exp2, img, lab
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
-from workflow.pipeline.drawn import draw, fetch_drawn, good_rois
 from workflow.pipeline.epochs import area_keys
 from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, at_most, problems
 from workflow.pipeline.prepared import Prepared, prepare
 from workflow.pipeline.seeds import seed_for
-from workflow.pipeline.traces import Activity
+from workflow.pipeline.traces import Activity, fetch_activity, good_rois
 
 schema = dj.Schema()
 
@@ -167,7 +167,7 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
         )
 
     def read(self, key: Key) -> _Inputs:
-        """Draw ROIs of both areas; fetch their traces and the parameters."""
+        """Fetch the parameters; draw ROIs of both areas and find their traces."""
         params = (CommunicationSubspaceParams() & key).fetch1()
         areas = key["source_area"], key["target_area"]
         source, target = (good_rois(key, params["activity"], area) for area in areas)
@@ -229,14 +229,16 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
 def _side(
     key: Key, area: str, rois: list[Key], in_both: set[tuple[Any, ...]], params: dict[str, Any]
 ) -> _Side:
-    """Draw from an area, the same ROIs in every pair that it is part of, and fetch their traces.
+    """Draw from an area, the same ROIs in every pair that it is part of, and find their traces.
 
     Those that are said to lie in the other area too are left out: they would predict themselves.
     """
     epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
     seed = seed_for({**epoch, "brain_area": area}, params["seed"])
-    drawn = [roi for roi in draw(rois, params["n_rois"], seed) if tuple(roi.values()) not in in_both]
-    return _Side(area, seed, len(rois), fetch_drawn(key, params["activity"], drawn))
+    size = min(params["n_rois"], len(rois))
+    rows = random_rows(len(rois), size, np.random.default_rng(seed)).tolist() if rois else []
+    drawn = [rois[row] for row in rows if tuple(rois[row].values()) not in in_both]
+    return _Side(area, seed, len(rois), fetch_activity(key, params["activity"], area, drawn))
 
 
 def _shortfall(source: Prepared, target: Prepared, inputs: _Inputs) -> str:

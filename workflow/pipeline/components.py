@@ -11,6 +11,7 @@ import datajoint as dj
 import numpy as np
 
 from workflow.analysis.arrays import Floats
+from workflow.pipeline.blobs import fetch_blobs
 from workflow.pipeline.traces import as_array
 
 #: Length of the column ``skip_reason``.
@@ -55,11 +56,11 @@ def fetch_components(table: Any, key: Mapping[str, Any], at_most: int | None = N
     Raises
     ------
     datajoint.DataJointError
-        If what is stored are not arrays of the right shape.
+        If what is stored cannot be decoded, or are not arrays of the right shape.
     """
     where = {name: key[name] for name in table().primary_key}
-    parent = (table() & where).fetch1()
     names = ("n_rois", "n_frames", "frame_rate", "bin_width")
+    parent = (table() & where).proj("skip_reason", *names).fetch1()
     columns = {"skip_reason": "", **{name: parent[name] for name in names}}
     if parent["skip_reason"]:
         columns["skip_reason"] = f"{table.__name__} was skipped: {parent['skip_reason']}"[:LONGEST_REASON]
@@ -67,15 +68,22 @@ def fetch_components(table: Any, key: Mapping[str, Any], at_most: int | None = N
     courses = (table.Component() & where).proj("time_course")
     if at_most is not None:
         courses &= f"component < {at_most:d}"
-    rows = [row["time_course"] for row in courses.to_dicts(order_by="component")]
-    V = np.empty((len(rows), parent["n_frames"]))
+    n_frames = parent["n_frames"]
+
+    def describe(row: Mapping[str, Any]) -> str:
+        return f"{table.__name__}: time_course of component {row['component']} of {where}"
+
+    rows = list(fetch_blobs(courses, "time_course", ["component"], describe))
+    V = np.empty((len(rows), n_frames))
     for number, row in enumerate(rows):
-        V[number] = _vector(row, parent["n_frames"], f"time_course of component {number} of {where}")
-    s = as_array(parent["singular_values"])
+        V[number] = _vector(row["time_course"], n_frames, describe(row))
+    described = f"{table.__name__}: singular_values of {where}"
+    spectrum = (table() & where).proj("singular_values")
+    [row] = fetch_blobs(spectrum, "singular_values", ["KEY"], lambda _: described)
+    s = as_array(row["singular_values"])
     if s.dtype.kind != "f" or s.ndim != 1 or len(s) < len(V):
         raise dj.DataJointError(
-            f"singular_values of {where}: not a vector of at least {len(V)} numbers "
-            f"(found {s.dtype}, shape {s.shape})"
+            f"{described}: not a vector of at least {len(V)} numbers (found {s.dtype}, shape {s.shape})"
         )
     s = s.astype(np.float64)
     hashed = hashlib.blake2b(f"{columns!r} {V.shape}".encode(), digest_size=16)

@@ -28,7 +28,7 @@ class Inputs(Protocol):
 
     @property
     def digest(self) -> str:
-        """A hash of everything that was read."""
+        """A hash of everything that it reads, of traces too that have not been fetched yet."""
 
 
 class ThreeSteps:
@@ -51,11 +51,11 @@ class ThreeSteps:
         return "; ".join(filter(None, map(unasked, params)))
 
     def read(self, key: Key) -> Inputs:
-        """Fetch everything that the computation needs."""
+        """Fetch what the computation needs, but for traces: an `Activity` fetches them when they are used."""
         raise NotImplementedError
 
     def compute(self, inputs: Any) -> Any:
-        """Compute without touching the database."""
+        """Compute, outside any transaction. Traces are fetched here; nothing is written."""
         raise NotImplementedError
 
     def store(self, key: Key, result: Any) -> None:

@@ -116,7 +116,7 @@ def check_preparation(row: Row) -> str:
 
 
 def fetch_inputs(key: Key, lookup: Any) -> Inputs:
-    """Fetch one row of parameters and the traces that it asks for, in the area that the key names, if any."""
+    """Fetch one row of parameters; find the traces that it asks for, all or those of the area in the key."""
     params = (lookup & key).fetch1()
     seed = seed_for(key, params["seed"]) if "seed" in params else 0
     return Inputs(fetch_activity(key, params["activity"], key.get("brain_area")), params, seed)
@@ -145,7 +145,7 @@ class Decomposition(Sized, ThreeSteps):
     held_values = staticmethod(decomposition_values)
 
     def read(self, key: Key) -> Inputs:
-        """Fetch the traces and the parameters."""
+        """Find the traces and fetch the parameters."""
         return fetch_inputs(key, self.params())
 
     def compute(self, inputs: Inputs) -> Result:

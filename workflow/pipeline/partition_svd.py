@@ -77,12 +77,16 @@ class _Result:
 class PartitionSVD(Sized, ThreeSteps, dj.Computed):
     """Z = U S Vᵀ of all good ROIs in consecutive blocks of one epoch, normalised within each block."""
 
-    definition = f"""
+    definition = """
     # singular value decomposition of consecutive blocks of an epoch
     -> exp2.SessionEpoch
     -> PartitionSVDParams
     ---
-    {SIZE_COLUMNS}
+    skip_reason="" : varchar(255)  # why no block was computed; empty = at least one was
+    n_rois : int32  # good ROIs with traces; each block has its own N
+    n_frames : int32  # time bins of the epoch; each block has its own T
+    frame_rate : float64  # Hz
+    bin_width : float64  # s, true width of a time bin
     n_partitions : int16  # blocks of full length
     code_commit="" : varchar(40)  # commit that computed this row
     """
@@ -142,7 +146,7 @@ class PartitionSVD(Sized, ThreeSteps, dj.Computed):
         return with_traces(PartitionSVDParams())
 
     def read(self, key: Key) -> Inputs:
-        """Fetch the traces and the parameters, and note which kind of epoch it is."""
+        """Find the traces, fetch the parameters, and note which kind of epoch it is."""
         inputs = fetch_inputs(key, PartitionSVDParams())
         spontaneous = key["session_epoch_type"] == "spont_only"
         return replace(inputs, params={**inputs.params, "spontaneous": spontaneous})

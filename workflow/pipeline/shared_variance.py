@@ -150,7 +150,7 @@ class SharedVariance(Sized, ThreeSteps, dj.Computed):
         return 2 * n_rois * n_frames + 2 * n_rois**2
 
     def read(self, key: Key) -> _Inputs:
-        """Fetch the traces, the centroids and the parameters."""
+        """Find the traces; fetch the centroids and the parameters."""
         params = (SharedVarianceParams() & key).fetch1()
         activity = fetch_activity(key, params["activity"])
         session = {name: key[name] for name in exp2.Session().primary_key}

@@ -109,7 +109,7 @@ class AreaShuffle(Sized, ThreeSteps, dj.Computed):
         return 2 * n_rois * n_frames + n_rois**2
 
     def read(self, key: Key) -> Inputs:
-        """Fetch the traces and the parameters."""
+        """Find the traces and fetch the parameters."""
         return fetch_inputs(key, AreaShuffleParams())
 
     def compute(self, inputs: Inputs) -> _Result:

@@ -17,6 +17,8 @@ from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, 
 
 schema = dj.Schema()
 
+MOST_LAGS = 2000  # the autocorrelation needs a matrix of n_lags × 2 n_lags: 64 MB
+
 _MASTER = f"""
     ---
     {SIZE_COLUMNS}
@@ -52,8 +54,8 @@ class TimescaleParams(CheckedLookup):
 
     @staticmethod
     def check(row: Row) -> str:
-        """Require enough lags for a fit of three numbers."""
-        return problems(at_least(row, "n_lags", 5), at_most(row, "n_lags", 100_000))
+        """Require enough lags for a fit of three numbers, and no more than fit in memory."""
+        return problems(at_least(row, "n_lags", 5), at_most(row, "n_lags", MOST_LAGS))
 
 
 @dataclass(frozen=True)

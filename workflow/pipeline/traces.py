@@ -1,4 +1,4 @@
-"""Fetch the activity of one epoch."""
+"""Fetch the activity of one epoch, or of some of its ROIs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow.pipeline import exp2, img
+from workflow.pipeline.blobs import fetch_blobs
 
 Key = dict[str, Any]
 
@@ -108,7 +109,32 @@ def unasked(params: Any) -> str:
     return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
 
 
-def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
+def good_rois(key: Mapping[str, Any], activity: str, brain_area: str) -> list[Key]:
+    """List the good ROIs of an area that have traces in an epoch.
+
+    Parameters
+    ----------
+    key : mapping
+        Primary key of the epoch; other entries are ignored.
+    activity : {'dff', 'spikes'}
+        Which traces.
+    brain_area : str
+        The area.
+
+    Returns
+    -------
+    list of dict
+        Primary keys, in the order in which `fetch_activity` gives them.
+    """
+    return _rois(_good(key, activity, brain_area).proj().to_dicts(order_by=_ORDER))
+
+
+def fetch_activity(
+    key: Mapping[str, Any],
+    activity: str,
+    brain_area: str | None = None,
+    rois: Sequence[Key] | None = None,
+) -> Activity:
     """Find the good ROIs of an epoch and what their traces are like; fetch the traces when they are used.
 
     So a look at whether anything has changed since costs no more than hashes of the traces, which the server
@@ -123,62 +149,100 @@ def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None
         Which traces.
     brain_area : str, optional
         Only ROIs in this area.
+    rois : sequence of dict, optional
+        Only these, some of what `good_rois` gives, in its order. Nothing is read of any other.
 
     Returns
     -------
     Activity
-        Its traces raise a DataJointError, when they are used, if one is no array of one dimension, if they
-        differ in length, or if the ROIs have changed meanwhile.
+        Its traces raise a DataJointError, when they are used, if one cannot be decoded or is no array of one
+        dimension, if they differ in length, or if the ROIs have changed meanwhile.
 
     Raises
     ------
     datajoint.DataJointError
-        If the frame rate is not one positive number.
+        If the frame rate is not one positive number, or one of ``rois`` is gone.
     """
-    epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
-    session = {name: key[name] for name in exp2.Session().primary_key}
     table, attribute = trace_tables()[activity]
-    good = (table & epoch) - (img.ROIBad() & session)
-    if brain_area is not None:
-        good &= (img.ROIBrainArea() & session & {"brain_area": brain_area}).proj()
-    names = img.ROI().primary_key
+    name = f"{table.__name__}.{attribute}"
+    good = _good(key, activity, brain_area)
+    if rois is not None:
+        good &= _in_planes(rois, _among)
     hashed = good.proj(contents=_HASH[good.connection.adapter.backend].format(attribute))
     found = hashed.to_dicts(order_by=_ORDER)
-    keys = [{name: row[name] for name in names} for row in found]
+    keys = _rois(found)
+    if rois is not None:
+        _require_same(keys, rois, name)
     contents = " ".join([attribute, *(row["contents"] for row in found)])
-    return Activity(partial(_fetch, good, attribute), keys, frame_rate(epoch), contents)
+    return Activity(partial(_fetch, good, attribute, name), keys, frame_rate(_epoch(key)), contents)
 
 
-def _fetch(good: Any, attribute: str, keys: list[Key]) -> Traces:
+def _good(key: Mapping[str, Any], activity: str, brain_area: str | None) -> Any:
+    """Restrict the table of traces to the good ROIs of an epoch, or of one area in it."""
+    session = {name: key[name] for name in exp2.Session().primary_key}
+    table, _ = trace_tables()[activity]
+    good = (table & _epoch(key)) - (img.ROIBad() & session)
+    if brain_area is not None:
+        good &= (img.ROIBrainArea() & session & {"brain_area": brain_area}).proj()
+    return good
+
+
+def _epoch(key: Mapping[str, Any]) -> Key:
+    return {name: key[name] for name in exp2.SessionEpoch().primary_key}
+
+
+def _rois(rows: Sequence[Mapping[str, Any]]) -> list[Key]:
+    names = img.ROI().primary_key
+    return [{name: row[name] for name in names} for row in rows]
+
+
+def _fetch(good: Any, attribute: str, name: str, keys: list[Key]) -> Traces:
     F: Traces = np.empty((0, 0))
     for start in range(0, len(keys), SLICE_ROIS):
         expected = keys[start : start + SLICE_ROIS]
-        records = (good.proj(attribute) & _ranges(expected)).to_dicts(order_by=_ORDER)
-        if [{name: record[name] for name in expected[0]} for record in records] != expected:
-            raise dj.DataJointError(f"{attribute}: the ROIs of this epoch changed while they were read")
+        query = good.proj(attribute) & _in_planes(expected, _between)
+        records = list(fetch_blobs(query, attribute, _ORDER, partial(_describe, name)))
+        _require_same(_rois(records), expected, name)
         for row, record in enumerate(records, start):
-            trace = vector(record[attribute], keys[row], attribute)
+            trace = _vector(record[attribute], keys[row], name)
             if row == 0:
                 F = np.empty((len(keys), trace.size), trace.dtype)
-            F = _room_for(trace, F, keys[row], attribute)
+            F = _room_for(trace, F, keys[row], name)
             F[row] = trace
     return F
 
 
-def _ranges(keys: Sequence[Key]) -> list[dj.AndList]:
-    """Restrict to what stands between the first and the last of some ordered ROIs, plane by plane."""
-    ranges = []
-    for place, here in groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]}):
-        numbers = [key["roi_number"] for key in here]
-        ranges.append(dj.AndList([place, f"roi_number BETWEEN {numbers[0]:d} AND {numbers[-1]:d}"]))
-    return ranges
+def _describe(name: str, row: Mapping[str, Any]) -> str:
+    [roi] = _rois([row])
+    return f"{name} of ROI {roi}"
 
 
-def _room_for(trace: Traces, F: Traces, key: Key, attribute: str) -> Traces:
+def _require_same(found: list[Key], expected: Sequence[Key], name: str) -> None:
+    if found != list(expected):
+        raise dj.DataJointError(f"{name}: the ROIs of this epoch changed while they were read")
+
+
+def _in_planes(keys: Sequence[Key], condition: Callable[[list[int]], str]) -> list[dj.AndList]:
+    """Restrict, plane by plane, to a condition that is made of the numbers of some ordered ROIs."""
+    planes = groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]})
+    return [
+        dj.AndList([place, condition([int(key["roi_number"]) for key in here])]) for place, here in planes
+    ]
+
+
+def _between(numbers: list[int]) -> str:
+    return f"roi_number BETWEEN {numbers[0]} AND {numbers[-1]}"
+
+
+def _among(numbers: list[int]) -> str:
+    return f"roi_number IN ({', '.join(map(str, numbers))})"
+
+
+def _room_for(trace: Traces, F: Traces, key: Key, name: str) -> Traces:
     """Return the traces so far, in a precision that holds the next one too."""
     if trace.size != F.shape[1]:
         raise dj.DataJointError(
-            f"{attribute} of ROI {key} has {trace.size} frames, the ROIs before it have {F.shape[1]}"
+            f"{name} of ROI {key} has {trace.size} frames, the ROIs before it have {F.shape[1]}"
         )
     return F.astype(np.result_type(F.dtype, trace.dtype), copy=False)
 
@@ -191,13 +255,12 @@ def as_array(value: Any) -> NDArray[Any]:
         return np.asarray(value, dtype=object)
 
 
-def vector(trace: Any, key: Key, attribute: str) -> Traces:
+def _vector(trace: Any, key: Key, name: str) -> Traces:
     """Check one trace as it is stored; raises a DataJointError that names the ROI."""
     values = as_array(trace)
     if values.dtype.kind not in "fiu" or values.size != max(values.shape, default=0):
         raise dj.DataJointError(
-            f"{attribute} of ROI {key} is not a vector of numbers "
-            f"(found {values.dtype}, shape {values.shape})"
+            f"{name} of ROI {key} is not a vector of numbers (found {values.dtype}, shape {values.shape})"
         )
     return values.ravel().astype(np.result_type(values.dtype, np.float32), copy=False)
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow.pipeline import exp2, img, schemas, svd
-from workflow.populate.plan import computed_tables
+from workflow.pipeline import exp2, img, svd
 
 Key = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -81,14 +80,9 @@ class RoiMap:
     unit: str
 
 
-def connected() -> bool:
-    """Whether the tables are bound to a database that answers."""
-    return bool(svd.schema.is_activated() and svd.schema.connection.is_connected)
-
-
-def tables() -> list[str]:
-    """Labels of the served tables, parents before children."""
-    return list(computed_tables(schemas.served()))
+def connected(tables: Mapping[str, Any]) -> bool:
+    """Whether there are tables, and the database that they are bound to answers."""
+    return any(table.connection.is_connected for table in tables.values())
 
 
 def identity(key: Mapping[str, Any]) -> tuple[str, ...]:
@@ -96,9 +90,8 @@ def identity(key: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{name}={key[name]}" for name in sorted(key))
 
 
-def scalars(label: str) -> Scalars:
+def scalars(table: Any) -> Scalars:
     """Fetch everything of a table but its blobs."""
-    table = computed_tables(schemas.served())[label]
     names = [name for name in table.heading.non_blobs if name not in table.primary_key]
     latest_first = [f"{name} DESC" for name in table.primary_key]
     return Scalars(

@@ -38,13 +38,14 @@ class _Strip:
         return np.concatenate([self.earlier, self.new])
 
 
-def any_table(label: str, done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
+def any_table(label: str, table: Any, done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     """Show what a table holds outside its blobs and parts.
 
     Parameters
     ----------
     label : str
         ``module.Class``.
+    table : datajoint.Table
     done : sequence of dict
         Primary keys that this round computed.
 
@@ -53,7 +54,7 @@ def any_table(label: str, done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]
     Figure
         Rows of this round first, then the others, and a strip of points for each column of numbers.
     """
-    content = data.scalars(label)
+    content = data.scalars(table)
     if not content.rows:
         return
     new = {data.identity(key) for key in done}

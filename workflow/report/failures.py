@@ -27,7 +27,7 @@ _ADVICE = (
         "Rows that this result refers to were deleted meanwhile: run again, or correct the upstream tables.",
     ),
     (
-        r"frame rate|differ in length|not a vector",
+        r"frame rate|differ in length|frames, the ROIs before it|not a vector|cannot be decoded",
         "The recording is inconsistent in the database: correct it there, or exclude the epoch, then run "
         "again.",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ FIGURES: dict[str, Draw] = {
 }
 
 
-def figures(summary: dict[str, Any], labels: Iterable[str]) -> str:
+def figures(summary: dict[str, Any], tables: Mapping[str, Any]) -> str:
     """Draw tables from the database.
 
     A figure that cannot be drawn is said in its place; the rest of the report does not depend on it.
@@ -40,8 +40,8 @@ def figures(summary: dict[str, Any], labels: Iterable[str]) -> str:
     ----------
     summary : dict
         What ``summary.json`` holds, checked.
-    labels : iterable of str
-        Which tables, in any order.
+    tables : mapping of str to table
+        Which tables, by label, parents before children.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def figures(summary: dict[str, Any], labels: Iterable[str]) -> str:
         HTML.
     """
     return "\n".join(
-        _figures(label, FIGURES.get(label, partial(any_table, label)), _done(summary, label))
-        for label in sorted(labels, key=_place)
+        _figures(label, FIGURES.get(label, partial(any_table, label, tables[label])), _done(summary, label))
+        for label in sorted(tables, key=_place)
     )
 
 
