@@ -15,7 +15,7 @@ from botocore.config import Config
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
 from moto.ec2.models.instances import InstanceBackend
-from moto.server import ThreadedMotoServer
+from moto_ec2 import moto_server
 from role_support import Outcome, play
 
 SCARCE = {"c5.xlarge", "c5.2xlarge"}
@@ -82,11 +82,8 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         return start(self, instance_ids)
 
     monkeypatch.setattr(InstanceBackend, "start_instances", refuse)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 def test_a_fallback_type_is_taken_and_given_back(tmp_path: Path, url: str) -> None:

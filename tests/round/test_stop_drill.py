@@ -172,7 +172,7 @@ def test_a_connection_that_is_lost_for_good(drill: Drill) -> None:
 
 
 def test_a_round_whose_machine_is_taken_leaves_it_to_the_other(drill: Drill) -> None:
-    """Then force_stop: that one puts back what it works on, its results come home, the instance is stopped."""
+    """Then force_stop: the other puts back what it works on, its results come home, it is stopped."""
     first = drill.play(workflow_run_patience_seconds=3)
     drill.in_hand(first)
     node = drill.play("run.yml", "--extra-vars", "instance_power_force=true")
