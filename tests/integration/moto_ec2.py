@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """Serve it; yield its URL. What all servers of a process have is one: in the end there is nothing of it."""
+    """Serve it; yield its URL. Servers of one process share what they have: in the end that is nothing."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

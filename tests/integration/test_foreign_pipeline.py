@@ -74,6 +74,17 @@ answer = {
     assert clinic.json("run")["message"] == "nothing was due"
 
 
+def test_a_table_that_gathers_rows_waits_until_they_are_complete(clinic: ForeignLab) -> None:
+    """A subject's total is due from its first event on; in a run that computes more of them it comes last."""
+    date = clinic.execute("answer = str(min(clinic.Visit().to_arrays('visit_date')))")
+    first = ("--where", f"visit_date = '{date}'")
+    clinic.json("run", "--tables", "Scan", "--tables", "Event", *first)
+    totals = "answer = study.Total().to_arrays('n_events').tolist()"
+    assert clinic.execute("answer = len(study.Total().key_source)") == N_SUBJECTS
+    clinic.json("run", "--processes", "2")
+    assert clinic.execute(totals) == [N_VISITS * 2 * 4] * N_SUBJECTS
+
+
 def test_the_report_shows_the_tables_of_any_pipeline(clinic: ForeignLab, tmp_path: Path) -> None:
     """What the round has added to; the verb draws the same, and every table when asked to."""
     ran = clinic.workflow("run", "--tables", "Scan", "--tables", "Spectrum", "--output", tmp_path)

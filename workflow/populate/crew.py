@@ -18,6 +18,7 @@ from workflow.populate import dialect, ledger, machine
 from workflow.populate.attempt import reopen, steadily
 from workflow.populate.claim import Owner, Queue
 from workflow.populate.clerk import REFRESH_PATIENCE, Census, Clerk, Desk
+from workflow.populate.gathering import let_gatherers_wait
 from workflow.populate.jobs_table import FIRST_CREW
 from workflow.populate.liveness import Heart, Watch, lock_name
 from workflow.populate.nursery import Nursery
@@ -99,6 +100,7 @@ def populate(
     dialect.prepare_session(connection)
     dialect.limit_waits(connection)
     queues = [Queue(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
+    let_gatherers_wait(queues)
     crew = _number()
     owner = Owner(crew, summary.machine, os.getpid(), connection.get_user(), summary.commit)
     given_up_at = time.monotonic() + terms.patience_left()

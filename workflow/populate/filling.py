@@ -14,6 +14,9 @@ _INTEGER = {"mysql": "SIGNED", "postgresql": "smallint"}
 class Filling(JobsTable):
     """A queue as those see it who do not claim from it."""
 
+    #: Queues that must be complete before a key of this one is due.
+    waits_for: Sequence[Filling] = ()
+
     def tidy(self) -> None:
         """Forget pending and failed keys that are done by now, or whose source is gone.
 
@@ -22,7 +25,7 @@ class Filling(JobsTable):
         done = self._done(self._jobs)
         self._query(
             f"DELETE FROM {self._jobs} WHERE status IN (%s, %s) AND "
-            f"({done} OR NOT {self._among(self._source, self._jobs)}) OR status = %s AND NOT {done}",
+            f"({done} OR NOT {self._among(self.source, self._jobs)}) OR status = %s AND NOT {done}",
             "pending",
             "error",
             "success",
@@ -37,8 +40,8 @@ class Filling(JobsTable):
             self._query(
                 f"INSERT INTO {self._jobs} ({self._own}, status, priority) "
                 f"SELECT {names}, 'pending', CAST(%s AS {_INTEGER[adapter.backend]}) "
-                f"FROM ({self._wanted or self._source}) AS s "
-                f"WHERE {self._unknown('s')} ORDER BY {names} {ignore}",
+                f"FROM ({self._wanted or self.source}) AS s "
+                f"WHERE {self._unknown('s')}{self._complete()} ORDER BY {names} {ignore}",
                 self.connection._config.jobs.default_priority,
             ).rowcount
         )
@@ -46,14 +49,28 @@ class Filling(JobsTable):
     def is_due_select(self) -> tuple[str, tuple[Any, ...]]:
         """A SELECT of this queue's index and whether a key is due that the queue does not know yet."""
         return (
-            f"SELECT %s AS i, EXISTS (SELECT 1 FROM ({self._wanted or self._source}) AS s "
-            f"WHERE {self._unknown('s')}) AS is_due",
+            f"SELECT %s AS i, EXISTS (SELECT 1 FROM ({self._wanted or self.source}) AS s "
+            f"WHERE {self._unknown('s')}{self._complete()}) AS is_due",
             (self.index,),
         )
 
     def _unknown(self, other: str) -> str:
         known = f"EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', other)})"
         return f"NOT {self._done(other)} AND NOT {known}"
+
+    def _complete(self) -> str:
+        """Whether nothing is left to do in the tables that this one waits for."""
+        return "".join(f" AND NOT EXISTS ({other._left_select()})" for other in self.waits_for)
+
+    def _left_select(self) -> str:
+        """A SELECT of the keys that are neither done nor given up."""
+        given_up = (
+            f"SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', 's')} AND j.status IN ('error', 'ignore')"
+        )
+        return (
+            f"SELECT 1 FROM ({self._wanted or self.source}) AS s "
+            f"WHERE NOT {self._done('s')} AND NOT EXISTS ({given_up})"
+        )
 
     def retry(self, *, ignored: bool = False, before: Any = None) -> int:
         """Put failed keys back into the queue, those that failed before some moment; how many they were."""

@@ -80,7 +80,7 @@ class JobsTable:
                 f"{label}: its key_source lacks {', '.join(missing)}, which its jobs table needs: "
                 "let key_source give one row per call of make"
             )
-        self._source = self._keys_of(everything)
+        self.source = self._keys_of(everything)
         self._wanted = self._keys_of(table._jobs_to_do(tuple(where))) if where else ""
 
     def _keys_of(self, query: Any) -> str:
