@@ -39,8 +39,9 @@ class Drill:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("DJ_", "WORKFLOW_"))
         }
+        path = (changes.pop("PYTHONPATH", ""), str(ROOT), str(FOLDER))
         own = {
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(FOLDER))),
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "OPENBLAS_NUM_THREADS": "1",
             "WORKFLOW_PREFIX": self.prefix,
             "WORKFLOW_MODULES": MODULE,

@@ -6,28 +6,13 @@ import os
 import secrets
 import time
 from collections.abc import Generator
-from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import datajoint as dj
 
-from workflow.populate import summary, tally
-
 schema = dj.Schema()
 
-#: Seconds by which the clock of this machine is wrong, wherever the worker reads it.
-SKEW = timedelta(seconds=float(os.environ.get("DRILL_SKEW", "0")))
 PAUSE = float(os.environ.get("DRILL_PAUSE", "0.004"))  # s, between two statements
-
-
-class _Clock(datetime):
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:
-        return datetime.now(tz) + SKEW
-
-
-if SKEW:
-    summary.datetime = tally.datetime = _Clock  # type: ignore[attr-defined, misc]
 
 
 @schema

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from databases import Server
 from lab import counts, one_line
-from toy import COMMIT, Toy
+from toy import COMMIT, Toy, wait_for
 
 pytest_plugins = ("databases",)
 
@@ -92,6 +94,44 @@ def test_every_way_to_misbehave_is_told_and_the_rest_is_done(toy: Toy) -> None:
     assert "1 put back" in toy.workflow("retry", "--ignored").stdout
     assert counts(toy.run("--tables", "Trouble", TOY_MENDED="yes")) == {"toy_pipeline.Trouble": (1, 1, 0, 0)}
     assert toy.workflow("errors", "--ignored").stdout == "no key has failed\n"
+
+
+def test_the_status_is_live(toy: Toy) -> None:
+    """While two workers are at it: who does what, how fast, how long yet, and what fails above all else."""
+    toy.insert(range(60))
+    toy.run("--tables", "Trouble", "--where", "number = 1", code=1)
+    with toy.running("--tables", "Square", "--processes", "2", TOY_SLEEP="0.5") as run:
+        wait_for(lambda: len(toy.computations("Square")) > 6, run)
+        seen = json.loads(toy.workflow("status", "--json").stdout)
+        with toy._started(["-m", "workflow", "status", "--watch", "1"], {}) as watch:
+            assert watch.stdout is not None
+            text = "".join(itertools.takewhile(lambda line: " keys/s" not in line, watch.stdout))
+            lines = list(itertools.takewhile(lambda line: " keys/s" not in line, watch.stdout))
+            time.sleep(0.2)  # it rests between two looks
+            watch.terminate()
+            assert watch.wait() == 0
+        run.terminate()
+        run.communicate()
+    captain, *workers = seen["workers"]
+    assert (captain["number"], [worker["number"] for worker in workers]) == (0, [1, 2])
+    assert all(re.match(r"toy_pipeline\.Square \{'number': \d+\}", worker["doing"]) for worker in workers)
+    assert all(worker["silent"] < 5 for worker in workers)
+    assert 0 < seen["rate"] < 4, "two workers, half a second per key"
+    assert seen["seconds_left"] == pytest.approx(sum(each["due"] for each in seen["tables"]) / seen["rate"])
+    tables = {each["label"]: each for each in seen["tables"]}
+    assert tables["toy_pipeline.Trouble"]["failed"] == 1
+    assert 4 <= tables["toy_pipeline.Square"]["done"] < 60
+
+    failing, computing = [line for line in text.splitlines() if line.startswith("toy_pipeline.")][:2]
+    assert re.match(r"toy_pipeline\.Trouble +\[\.+\]  0 of 60 done, 1 failed, 59 due", failing)
+    square = r"toy_pipeline\.Square +\[#*\.+\]  (\d+) of 60 done, \d in work, \d+ due"
+    found = re.match(square, computing)
+    assert found, computing
+    again = next(filter(None, (re.match(square, line) for line in lines)))
+    assert int(again[1]) > int(found[1]), "the second look is a second later"
+    assert re.search(
+        r"^  worker 2 \(\d+ done.*\): toy_pipeline\.Square \{'number': \d+\}$", text, re.MULTILINE
+    )
 
 
 def test_errors_disappear_when_somebody_else_does_their_keys(toy: Toy) -> None:

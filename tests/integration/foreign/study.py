@@ -23,7 +23,8 @@ class Total(dj.Computed):
 
     @property
     def key_source(self) -> Any:
-        return clinic.Subject & clinic.Event
+        incomplete = clinic.Scan - clinic.Event  # other workers are at it
+        return (clinic.Subject & clinic.Event) - incomplete
 
     def _make_tuples(self, key: dict[str, Any]) -> None:
         self.insert1({**key, "n_events": len(clinic.Event & key)})
