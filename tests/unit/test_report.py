@@ -127,10 +127,15 @@ def summary(verdict: str, keys: list[KeyOutcome], due: int | None = None, **chan
     return {**made, **changes}
 
 
+def stand_ins(*labels: str, package: str = "workflow.pipeline") -> dict[str, Any]:
+    """Tables of which only the module is looked at."""
+    return {label: type("Table", (), {"__module__": f"{package}.svd"})() for label in labels}
+
+
 def report(
     of: dict[str, Any], folder: Path, *, labels: Iterable[str] = (TABLE,), everything: bool = True
 ) -> Page:
-    write_report(of, folder / "report.html", tables=dict.fromkeys(labels), everything=everything)
+    write_report(of, folder / "report.html", tables=stand_ins(*labels), everything=everything)
     return check_page((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -557,6 +562,20 @@ def test_a_figure_that_fails_takes_nothing_else_with_it(
     assert seen == [key(1)]
 
 
+def test_a_table_of_another_pipeline_is_not_taken_for_ours(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Even where its module and its class have the names of ours."""
+    tables = stand_ins(TABLE, package="their_lab")
+    content = data.Scalars(["session"], {"rate": "Hz"}, [{"session": 1, "rate": 2.5}])
+    monkeypatch.setattr(data, "scalars", lambda table: {tables[TABLE]: content}[table])
+    write_report(summary("succeeded", []), tmp_path / "report.html", tables=tables, everything=True)
+    page = check_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "What is stored" in page.text
+    assert "rate: Hz" in page.text
+    assert database["asked"] == []
+
+
 def test_same_input_same_bytes(
     database: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,7 +584,7 @@ def test_same_input_same_bytes(
     of = summary("failed", [outcome(1, "done"), outcome(2, "failed", "x")])
     before = copy.deepcopy(of)
     for name in ("a.html", "b.html"):
-        write_report(of, tmp_path / name, tables={TABLE: None})
+        write_report(of, tmp_path / name, tables=stand_ins(TABLE))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert of == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
