@@ -23,8 +23,7 @@ class Total(dj.Computed):
 
     @property
     def key_source(self) -> Any:
-        incomplete = clinic.Scan - clinic.Event  # other workers are at it
-        return (clinic.Subject & clinic.Event) - incomplete
+        return clinic.Subject & clinic.Event
 
     def _make_tuples(self, key: dict[str, Any]) -> None:
         self.insert1({**key, "n_events": len(clinic.Event & key)})
