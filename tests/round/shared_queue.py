@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,18 +58,27 @@ class SharedQueue:
             step: "done" for (step,) in self.ask('SELECT step FROM workflow_slow_pipeline."__slow"')
         }
 
-    def in_hand(self) -> dict[int, str]:
-        """Keys that a worker whose crew's heart beats says it is computing, and on which machine."""
-        return dict(
-            self.ask(
-                "SELECT j.step, w.machine "
+    def crews(self) -> set[int]:
+        """All crews that there have been."""
+        return {crew for (crew,) in self.ask("SELECT crew FROM workflow_ledger.worker")}
+
+    def in_hand(self, but: Collection[int] = ()) -> dict[int, str]:
+        """Keys that a worker whose crew's heart beats says it is computing, and on which machine.
+
+        A crew that was killed may count for seconds: those can be left out.
+        """
+        return {
+            step: machine
+            for step, machine, crew in self.ask(
+                "SELECT j.step, w.machine, w.crew "
                 'FROM workflow_slow_pipeline."~~slow" AS j '
                 "JOIN workflow_ledger.worker AS w ON w.crew = j.connection_id "
                 "WHERE j.status = 'reserved' AND w.number > 0 AND w.ended IS NULL "
                 "AND w.heartbeat > localtimestamp - interval '3 seconds' "
                 "AND w.doing = 'slow_pipeline.Slow {''step'': ' || j.step || '}'"
             )
-        )
+            if crew not in but
+        }
 
     def untried(self, steps: set[int]) -> bool:
         """Whether keys wait as if nobody had ever tried them."""

@@ -47,6 +47,7 @@ class Drill:
         self.queue = queue
         self.machine = Booted(cloud.ec2, cloud.folder, WORKER)
         self.nodes: list[ControlNode] = []
+        self.earlier: set[int] = set()
 
     def play(self, playbook: str = "run.yml", *options: str, **variables: Any) -> ControlNode:
         """Run a playbook on the machine."""
@@ -59,6 +60,7 @@ class Drill:
             "workflow_run_collect_seconds": 10,
             **self.queue.settings(SLOW_STEPS=KEYS, SLOW_SECONDS=0.2),
         }
+        self.earlier = self.queue.crews()
         command = self.project.command(self.home, given | variables, "rehearsal")
         command[command.index("run.yml")] = playbook
         self.nodes.append(ControlNode([*command, *options], self.project.folder))
@@ -66,8 +68,8 @@ class Drill:
 
     def in_hand(self, node: ControlNode) -> set[int]:
         """Wait until the round computes something; return the keys, of which none can come to its end."""
-        until(lambda: self.queue.in_hand() or node.process.poll() is not None, 900)
-        found = set(self.queue.in_hand())
+        until(lambda: self.queue.in_hand(self.earlier) or node.process.poll() is not None, 900)
+        found = set(self.queue.in_hand(self.earlier))
         assert found, node.output[-3000:]
         return found
 
@@ -145,13 +147,13 @@ def test_a_container_that_is_killed(drill: Drill) -> None:
 
 
 def test_a_container_that_hangs_past_its_limit(drill: Drill) -> None:
-    node = drill.play(workflow_run_limit_hours=0.007, workflow_run_grace_seconds=2)
+    node = drill.play(workflow_run_limit_hours=0.0125, workflow_run_grace_seconds=2)
     held = drill.in_hand(node)
     drill.machine.run("docker", "pause", drill.container())
     assert drill.machine.run("cat", "/var/lib/cloud-init-was-asked") == "status --wait\n"
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
-    assert "its time limit of 25 s was reached (workflow_run_limit_hours)" in node.output
+    assert "its time limit of 45 s was reached (workflow_run_limit_hours)" in node.output
     assert drill.is_kept(held), drill.queue.keys()
 
 
@@ -162,7 +164,8 @@ def test_a_connection_that_is_lost_for_good(drill: Drill) -> None:
     drill.cloud.order({"machine": "no_network", "instance": WORKER})
     status = drill.play("playbooks/status.yml")
     assert status.end() == 2, status.output[-3000:]
-    assert "why: rehearsal1 does not answer: Failed to connect to the host via ssh" in status.output
+    said = " ".join(status.output.split())
+    assert re.search("why: .?rehearsal1 does not answer: ssh: connect to host", said), said[-3000:]
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert drill.machine.reason().startswith("Client.UserInitiatedShutdown")
@@ -177,8 +180,10 @@ def test_a_round_whose_machine_is_taken_leaves_it_to_the_other(drill: Drill) -> 
     drill.in_hand(first)
     node = drill.play("run.yml", "--extra-vars", "instance_power_force=true")
     assert first.end() == 2, first.output[-3000:]
-    assert "was taken from this round, and is left to round" in " ".join(first.output.split())
-    until(lambda: not drill.queue.in_hand())
+    said = " ".join(first.output.split())  # whichever it has noticed
+    assert re.search("was taken from this round, and is left to|the machine was being switched off", said), (
+        said
+    )
     held = drill.in_hand(node)
     assert drill.machine.state() == "running"
     stop = drill.play("playbooks/force_stop.yml")
