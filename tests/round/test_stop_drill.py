@@ -182,8 +182,6 @@ def test_a_round_whose_machine_is_taken_leaves_it_to_the_other(drill: Drill) -> 
     assert first.end() == 2, first.output[-3000:]
     ways = "was taken from this round, and is left to|the machine was being switched off"
     assert re.search(ways, " ".join(first.output.split())), first.output[-3000:]
-        said
-    )
     held = drill.in_hand(node)
     assert drill.machine.state() == "running"
     stop = drill.play("playbooks/force_stop.yml")
