@@ -70,7 +70,7 @@ def test_nobody_is_hired_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 
     def fill(*_: Any) -> tuple[Census, frozenset[int]]:
         time.sleep(0.4)
-        return Census([7], set()), frozenset()
+        return Census([7], set(), [0], [0]), frozenset()
 
     stopped, summary = populate(monkeypatch, fill)
     assert stopped == "its deadline"

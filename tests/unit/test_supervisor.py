@@ -29,12 +29,12 @@ class Desk:
         if not self.searches:
             self._first()
         self.searches += 1
-        return Census([0], set())
+        return Census([0], set(), [0], [0])
 
     look = refresh
 
     def release_all(self) -> Census:
-        return Census([0], set())
+        return Census([0], set(), [0], [0])
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_an_outage_does_not_put_off_the_next_search(nursery: Any) -> None:
             raise pymysql.err.OperationalError(2013, "Lost connection")
 
     run = crew(desk := Desk(away), nursery)
-    assert run.run(Census([0], set(), is_filled=False)) == ""
+    assert run.run(Census([0], set(), [0], [0], is_filled=False)) == ""
     assert desk.searches >= 2
     assert time.monotonic() - began < 8, "it would have been 15 s and more"
 
@@ -88,6 +88,6 @@ def test_a_deadline_ends_a_run_whose_database_says_nothing(
     answer = threading.Event()
     run = crew(Desk(lambda: bool(answer.wait(60))), nursery, deadline=time.monotonic() + 0.5)  # type: ignore[arg-type, return-value]
     began = time.monotonic()
-    assert run.run(Census([0], set(), is_filled=False)) == "its deadline"
+    assert run.run(Census([0], set(), [0], [0], is_filled=False)) == "its deadline"
     answer.set()
     assert time.monotonic() - began < 10

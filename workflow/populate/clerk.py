@@ -32,8 +32,8 @@ class Census(NamedTuple):
 
     pending: list[int]  # per table
     holders: set[int]  # other crews that have reserved something
-    held: Sequence[int] = ()  # per table: reserved by DataJoint clients that are no crews
-    later: Sequence[int] = ()  # per table: scheduled for later
+    held: list[int]  # per table: reserved by DataJoint clients that are no crews
+    later: list[int]  # per table: scheduled for later
     is_filled: bool = True  # False: somebody else was filling them, who may not come to the end of it
     seconds: float = 0.0  # that the database took, without what came before a lost connection
 
