@@ -114,7 +114,7 @@ def test_a_credential_that_is_wrong_or_missing_is_named(
         ),
         (
             {"workflow_source_repository": f"https://{TOKEN}@git.example.org/lab.git"},
-            "a token or a password before",
+            "a token or a name before its @",
         ),
         ({"workflow_source_repository": f"HTTPS://anna:{TOKEN}@git.example.org/lab.git"}, "before its @"),
         (

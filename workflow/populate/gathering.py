@@ -33,18 +33,21 @@ def let_gatherers_wait(queues: Sequence[Filling]) -> None:
 
 def _gathers(queue: Filling, other: Filling) -> bool:
     """Whether a queue's key_source looks at another table, of which one key has several rows."""
+    if other is queue:
+        return False
     name = other.table.full_table_name
     return (
-        other is not queue
-        and (name in queue.source or f"{name[:-1]}__" in queue.source)  # itself, or one of its parts
+        (name in queue.source or f"{name[:-1]}__" in queue.source)  # itself, or one of its parts
         and not set(other.names) <= set(queue.names)
         and name not in queue.table.parents()
     )
 
 
 def _depends(queue: Filling, other: Filling) -> bool:
-    name, dependencies = queue.table.full_table_name, queue.connection.dependencies
-    return other is not queue and other.table.full_table_name in dependencies.ancestors(name)
+    if other is queue:
+        return False
+    dependencies = queue.connection.dependencies
+    return other.table.full_table_name in dependencies.ancestors(queue.table.full_table_name)
 
 
 def _closure(index: int, upstream: dict[int, set[int]]) -> set[int]:
