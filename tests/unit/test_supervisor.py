@@ -22,14 +22,14 @@ from workflow.populate.supervisor import Orders, Supervisor
 class Desk:
     """What the clerk asks; the first search meets whatever a test wants."""
 
-    def __init__(self, first: Callable[[], None]) -> None:
-        self._first, self.searches = first, 0
+    def __init__(self, first: Callable[[], None], seconds: float = 0.0) -> None:
+        self._first, self.searches, self._seconds = first, 0, seconds
 
     def refresh(self, dead: Any) -> Census:
         if not self.searches:
             self._first()
         self.searches += 1
-        return Census([0], set(), [0], [0])
+        return Census([0], set(), [0], [0], seconds=self._seconds)
 
     look = refresh
 
@@ -78,6 +78,19 @@ def test_an_outage_does_not_put_off_the_next_search(nursery: Any) -> None:
     assert run.run(Census([0], set(), [0], [0], is_filled=False)) == ""
     assert desk.searches >= 2
     assert time.monotonic() - began < 8, "it would have been 15 s and more"
+
+
+def test_a_dear_search_is_not_waited_for_when_nobody_works(nursery: Any) -> None:
+    """The last one, which finds nothing, ends the run."""
+    began = time.monotonic()
+
+    def news() -> None:
+        run._news = True
+
+    run = crew(desk := Desk(news, seconds=1.0), nursery)
+    assert run.run(Census([0], set(), [0], [0], is_filled=False)) == ""
+    assert desk.searches == 2
+    assert time.monotonic() - began < 5, "it would have been 10 s"
 
 
 def test_a_deadline_ends_a_run_whose_database_says_nothing(

@@ -30,7 +30,8 @@ from workflow.populate.tally import Tally
 from workflow.populate.worker import Contract, Report
 
 TICK = 0.5  # s, between looks at the clock
-LEAST_SEARCH = 0.2  # s, between two searches for new keys, and ten times what the server takes for one
+LEAST_SEARCH = 0.2  # s, between two searches for new keys, and as long as the server takes for one
+WORKING_SEARCH = 10  # times as long, while keys are in hand
 MOST_SEARCH = 30.0  # s, between two searches, however long one takes
 PARTING = 5.0  # s, that an idle worker has to go
 
@@ -93,7 +94,10 @@ class Supervisor:
         self._signals: list[int] = []
         self._claiming = self._searching = False
         self._news = False  # something may have become due since the last search began
-        self._next_search = 0.0
+        self._searched, self._search_seconds = (
+            -float("inf"),
+            0.0,
+        )  # when last, and what the server took for it
         self._holders: set[int] = set()  # other crews that have reserved something
         self._written_off: dict[int, Any] = {}  # dead ones that have been taken care of: last heartbeats
 
@@ -299,7 +303,10 @@ class Supervisor:
         """Look for keys that have become due, or that somebody who died has left."""
         others = self._heart.others
         suspects = (self._holders & others.silent) | self._unsettled(others)
-        if self._searching or not (self._news or suspects) or time.monotonic() < self._next_search:
+        pause = LEAST_SEARCH + self._search_seconds * (WORKING_SEARCH if self._roster.jobs() else 1)
+        if self._searching or time.monotonic() < self._searched + min(MOST_SEARCH, pause):
+            return
+        if not (self._news or suspects):
             return
         dead, news = dict(others.dead), self._news
         self._searching, self._news = True, False
@@ -307,7 +314,7 @@ class Supervisor:
         def searched(census: Census) -> None:
             self._searching = False
             self._written_off.update(dead)
-            self._next_search = time.monotonic() + min(MOST_SEARCH, LEAST_SEARCH + 10 * census.seconds)
+            self._searched, self._search_seconds = time.monotonic(), census.seconds
             self._counted(census)
 
         self._clerk.ask(lambda desk: desk.refresh(dead) if news else desk.look(dead), searched)
