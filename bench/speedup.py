@@ -84,6 +84,6 @@ def _speedup(backend: str, repeats: int) -> Row:
         median(one / two for one, two in pairs),
         required_ratio=1.8,
         note="baseline: 1 worker; one thread of linear algebra each; at that time, the machine did "
-        f"{median(gains):.2f} × the work of one busy process with two: what is above that cannot be had, nor is "
-        f"what the database server takes of the same two cores, {median(shares):.0%} of them with two workers",
+        f"{median(gains):.2f} × the work of one busy process with two: what is above that cannot be had; nor "
+        f"can what the database server takes of the same two cores, {median(shares):.0%} with two workers",
     )

@@ -94,10 +94,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._claiming = self._searching = False
         self._news = False  # something may have become due since the last search began
-        self._searched, self._search_seconds = (
-            -float("inf"),
-            0.0,
-        )  # when last, and what the server took for it
+        self._searched = -float("inf")  # when the last search ended
+        self._search_seconds = 0.0  # that the server took for it
         self._holders: set[int] = set()  # other crews that have reserved something
         self._written_off: dict[int, Any] = {}  # dead ones that have been taken care of: last heartbeats
 
