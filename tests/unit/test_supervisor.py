@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from workflow.populate import supervisor
 from workflow.populate.clerk import Census, Clerk
 from workflow.populate.liveness import Others
+from workflow.populate.stopping import SIGNALS
 from workflow.populate.supervisor import Orders, Supervisor
 
 
@@ -35,6 +37,15 @@ class Desk:
 
     def release_all(self) -> Census:
         return Census([0], set(), [0], [0])
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A run that was stopped ignores signals from then on; here that is this process, and all it starts."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
