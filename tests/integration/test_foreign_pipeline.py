@@ -20,6 +20,7 @@ pytest_plugins = ("databases",)
 N_SUBJECTS, N_VISITS = 3, 2
 N_SCANS = N_SUBJECTS * N_VISITS * 2
 
+TOTALS = "answer = study.Total().to_arrays('n_events').tolist()"
 FINE = {"clinic.Scan", "clinic.Spectrum", "clinic.Fit", "clinic.Event", "clinic.Change", "study.Total"}
 
 
@@ -79,10 +80,46 @@ def test_a_table_that_gathers_rows_waits_until_they_are_complete(clinic: Foreign
     date = clinic.execute("answer = str(min(clinic.Visit().to_arrays('visit_date')))")
     first = ("--where", f"visit_date = '{date}'")
     clinic.json("run", "--tables", "Scan", "--tables", "Event", *first)
-    totals = "answer = study.Total().to_arrays('n_events').tolist()"
     assert clinic.execute("answer = len(study.Total().key_source)") == N_SUBJECTS
     clinic.json("run", "--processes", "2")
-    assert clinic.execute(totals) == [N_VISITS * 2 * 4] * N_SUBJECTS
+    assert clinic.execute(TOTALS) == [N_VISITS * 2 * 4] * N_SUBJECTS
+
+
+def test_what_is_gathered_counts_whether_it_is_selected_or_not(clinic: ForeignLab) -> None:
+    """Tables that a run leaves out are waited for; it ends all the same and says what waits for what."""
+    date = clinic.execute("answer = str(min(clinic.Visit().to_arrays('visit_date')))")
+    clinic.json("run", "--tables", "Scan")
+    clinic.json("run", "--tables", "Event", "--where", f"visit_date = '{date}'")
+    summary = clinic.json("run", "--tables", "Total")
+    assert counts(summary) == {"study.Total": (0, 0, 0, 0)}
+    assert summary["tables"][0]["waits"] == {"clinic.Event": N_SUBJECTS}
+    assert summary["message"].startswith("3 keys of study.Total will be due when clinic.Event is complete")
+    one = clinic.execute("answer = str(min(clinic.Subject().to_arrays('subject')))")
+    clinic.json("run", "--tables", "Event", "--where", json.dumps({"subject": one}))
+    clinic.json("run", "--tables", "Total")
+    assert clinic.execute(TOTALS) == [N_VISITS * 2 * 4]
+
+
+def test_a_failed_key_holds_back_what_would_gather_it(clinic: ForeignLab) -> None:
+    """Until it is done or parked, and those keys only that would gather it; pending ones too."""
+    clinic.execute("""
+one = clinic.Visit().to_dicts(order_by='KEY')[0]
+clinic.Visit.update1({**one, 'level': -1.0})
+study.Total.jobs.insert1({'subject': one['subject'], 'status': 'pending', 'priority': 5})
+""")
+    for _ in range(2):
+        run = clinic.workflow("run", "--json")
+        assert run.returncode == 1, run.stderr
+        summary = json.loads(run.stdout)
+        assert counts(summary)["clinic.Event"][2] == 1
+        waits = {table["table"]: table["waits"] for table in summary["tables"] if table["waits"]}
+        assert waits == {"study.Total": {"clinic.Event": 1}}
+        assert clinic.execute(TOTALS) == [N_VISITS * 2 * 4] * (N_SUBJECTS - 1)
+    assert "1 key of study.Total will be due when clinic.Event is complete" in summary["message"]
+    assert re.search(r"study.Total .* 1 waiting for clinic.Event\n", clinic.workflow("status").stdout)
+    clinic.json("ignore", "--tables", "Event")
+    clinic.json("run")
+    assert sorted(clinic.execute(TOTALS)) == [(N_VISITS * 2 - 1) * 4] + [N_VISITS * 2 * 4] * (N_SUBJECTS - 1)
 
 
 def test_the_report_shows_the_tables_of_any_pipeline(clinic: ForeignLab, tmp_path: Path) -> None:

@@ -240,17 +240,18 @@ def test_nothing_due(tmp_path: Path) -> None:
 @pytest.mark.parametrize("done", [0, 1])
 def test_keys_that_wait_are_told(tmp_path: Path, done: int) -> None:
     of = summary("succeeded", [outcome(n, "done") for n in range(done)])
-    of["tables"][0] |= {"held": 12, "later": 1}
+    of["tables"][0] |= {"held": 12, "later": 1, "waits": {"a.Event": 2}}
     page = report(of, tmp_path)
     assert "What could be done is done; some keys wait" in page.text
     assert "12 keys are reserved by other DataJoint clients" in page.text
     assert "1 key is scheduled for later." in page.text
+    assert "2 keys of svd.PopulationSVD will be due when a.Event is complete." in page.text
     assert "in the database already" not in page.text
 
 
 def test_summaries_of_earlier_versions_are_read(tmp_path: Path) -> None:
     of = summary("succeeded", [])
-    for name in ("held", "later"):
+    for name in ("held", "later", "waits"):
         del of["tables"][0][name]
     assert "Nothing was due" in report(of, tmp_path).text
 
