@@ -143,6 +143,31 @@ def test_the_report_shows_the_tables_of_any_pipeline(clinic: ForeignLab, tmp_pat
     assert "could not be drawn" not in everything
 
 
+def test_a_table_of_more_rows_than_are_drawn_is_counted_rightly(clinic: ForeignLab) -> None:
+    """The round's rows come first wherever they lie; a key may have several, and text stands for any type."""
+    total, new, rows, first, caption, grouped = clinic.execute("""
+from workflow.report import data
+from workflow.report.default import any_table
+n = data.MOST_ROWS + 1000
+trouble.Way.insert(({'way': f'{i:05d}'} for i in range(n)))
+trouble.Misbehaving.insert(({'way': f'{i:05d}', 'result': i} for i in range(n)), allow_direct_insert=True)
+done = [{'way': f'{i:05d}'} for i in range(100)]
+found = data.scalars(trouble.Misbehaving(), done)
+[figure] = any_table('trouble.Misbehaving', trouble.Misbehaving(), 2500, done)
+scan = {'samples': [0.0], **clinic.Visit().proj().to_dicts(order_by='KEY')[0]}
+clinic.Scan.insert1(scan, allow_direct_insert=True)
+key = {name: str(scan[name]) for name in clinic.Visit().primary_key}
+clinic.Event.insert(({**key, 'event': i, 'height': 0} for i in range(3)), allow_direct_insert=True)
+events = data.scalars(clinic.Event(), [key])
+answer = [found.total, found.n_new, len(found.rows), sorted(row['result'] for row in found.rows[:100]),
+          figure.caption, [events.n_new, events.total]]
+""")
+    assert (total, new, rows, first) == (6000, 100, 5000, list(range(100)))
+    assert caption.startswith("6\u202f000 rows in the database; 2\u202f500 computed in this round")
+    assert "one of 5\u202f000 rows, this round's first" in caption
+    assert grouped == [3, 3]
+
+
 def shown(html: str) -> list[str]:
     """Labels of the tables that a report draws."""
     return re.findall(r"<h3>(\w+\.\w+)</h3>", html[html.index('id="results"') :])
