@@ -236,7 +236,7 @@ assert not len(cs.CommunicationSubspaceParams & {{'communication_subspace_params
         "folds is 2, must be at least 4",
         "max_lag is -1, must be at least 0; gap is -1, must be at least 0",
         "time_bin is -0.5, must be at least 0",
-        "ridge_min is 0, must be above 0",
+        "ridge_min is 0, must be at least 1e-12",
         "ridge_max is 0.0001, must be at least ridge_min, which is 0.001",
         "n_ridges is 0, must be at least 1",
     ]

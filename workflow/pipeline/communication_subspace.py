@@ -15,7 +15,7 @@ from workflow.pipeline import exp2, img, lab
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
 from workflow.pipeline.epochs import area_keys
-from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, at_most, problems
+from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, problems
 from workflow.pipeline.prepared import Prepared, prepare
 from workflow.pipeline.seeds import seed_for
 from workflow.pipeline.traces import Activity, fetch_activity, good_rois
@@ -23,6 +23,7 @@ from workflow.pipeline.traces import Activity, fetch_activity, good_rois
 schema = dj.Schema()
 
 IN_BOTH = "in both areas"
+LEAST_RIDGE = 1e-12  # of the mean variance: what is less is lost in rounding
 
 
 @schema
@@ -53,14 +54,13 @@ class CommunicationSubspaceParams(CheckedLookup):
         """Require ranks that the ROIs allow, and enough blocks to fit, choose and test on."""
         return problems(
             check_choice(row),
-            at_least(row, "time_bin", 0),
             at_least(row, "n_rois", 1),
             at_least(row, "max_rank", 1),
             at_most(row, "max_rank", "n_rois"),
             at_least(row, "max_lag", 0),
             at_least(row, "folds", analysis.MIN_FOLDS),
             at_least(row, "gap", 0),
-            above(row, "ridge_min", 0),
+            at_least(row, "ridge_min", LEAST_RIDGE),
             at_least(row, "ridge_max", "ridge_min"),
             at_least(row, "n_ridges", 1),
             at_least(row, "seed", 0),

@@ -14,6 +14,7 @@ from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import (
     MIN_FRAMES,
     MIN_ROIS,
+    MOST_COMPONENTS,
     PREPARATION_COLUMNS,
     SIZE_COLUMNS,
     Inputs,
@@ -30,8 +31,6 @@ from workflow.pipeline.prepared import prepare, shortfall
 from workflow.pipeline.traces import Activity
 
 schema = dj.Schema()
-
-MOST_COMPONENTS = 2**15 - 1  # the column `component` is an int16
 
 
 @schema

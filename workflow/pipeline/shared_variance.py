@@ -56,7 +56,6 @@ class SharedVarianceParams(CheckedLookup):
         """Require a split that leaves ROIs in the squares, and blocks that are not empty."""
         return problems(
             check_choice(row),
-            at_least(row, "time_bin", 0),
             one_of(row, "normalization", "centred", "zscored"),
             above(row, "tile", 0),
             at_least(row, "guard", 0),
