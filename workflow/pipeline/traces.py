@@ -77,6 +77,12 @@ class Activity:
         read = repr((self.frame_rate, self.keys, self._contents))
         return hashlib.blake2b(read.encode(), digest_size=16).hexdigest()
 
+    def take(self, rows: Sequence[int]) -> Activity:
+        """Some of the ROIs, by ascending row numbers; only their traces are fetched, if none has been yet."""
+        fetched = not callable(self._given) or "F" in vars(self)
+        F = self.F[list(rows)] if fetched else self._given
+        return Activity(F, [self.keys[row] for row in rows], self.frame_rate, self._contents)
+
     def between(self, start: int, stop: int) -> Activity:
         """The same ROIs from one frame up to another; the traces are a view."""
         return Activity(self.F[:, start:stop], self.keys, self.frame_rate, f"{self._contents} {start}:{stop}")
@@ -104,32 +110,7 @@ def unasked(params: Any) -> str:
     return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
 
 
-def good_rois(key: Mapping[str, Any], activity: str, brain_area: str) -> list[Key]:
-    """List the good ROIs of an area that have traces in an epoch.
-
-    Parameters
-    ----------
-    key : mapping
-        Primary key of the epoch; other entries are ignored.
-    activity : {'dff', 'spikes'}
-        Which traces.
-    brain_area : str
-        The area.
-
-    Returns
-    -------
-    list of dict
-        Primary keys, in the order in which `fetch_activity` gives them.
-    """
-    return _rois(_good(key, activity, brain_area).proj().to_dicts(order_by=_ORDER))
-
-
-def fetch_activity(
-    key: Mapping[str, Any],
-    activity: str,
-    brain_area: str | None = None,
-    rois: Sequence[Key] | None = None,
-) -> Activity:
+def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
     """Find the good ROIs of an epoch and what their traces are like; fetch the traces when they are used.
 
     So a look at whether anything has changed since costs no more than hashes of the traces, which the server
@@ -144,8 +125,6 @@ def fetch_activity(
         Which traces.
     brain_area : str, optional
         Only ROIs in this area.
-    rois : sequence of dict, optional
-        Only these, some of what `good_rois` gives, in its order. Nothing is read of any other.
 
     Returns
     -------
@@ -156,20 +135,15 @@ def fetch_activity(
     Raises
     ------
     datajoint.DataJointError
-        If the frame rate is not one positive number, or one of ``rois`` is gone.
+        If the frame rate is not one positive number.
     """
     table, attribute = trace_tables()[activity]
     name = f"{table.__name__}.{attribute}"
     good = _good(key, activity, brain_area)
-    if rois is not None:
-        good &= _in_planes(rois, _among)
     hashed = good.proj(contents=_HASH[good.connection.adapter.backend].format(attribute))
     found = hashed.to_dicts(order_by=_ORDER)
-    keys = _rois(found)
-    if rois is not None:
-        _require_same(keys, rois, name)
     contents = " ".join([attribute, *(row["contents"] for row in found)])
-    return Activity(partial(_fetch, good, attribute, name), keys, frame_rate(_epoch(key)), contents)
+    return Activity(partial(_fetch, good, attribute, name), _rois(found), frame_rate(_epoch(key)), contents)
 
 
 def _good(key: Mapping[str, Any], activity: str, brain_area: str | None) -> Any:
@@ -195,9 +169,10 @@ def _fetch(good: Any, attribute: str, name: str, keys: list[Key]) -> Traces:
     F: Traces = np.empty((0, 0))
     for start in range(0, len(keys), SLICE_ROIS):
         expected = keys[start : start + SLICE_ROIS]
-        query = good.proj(attribute) & _in_planes(expected, _between)
+        query = good.proj(attribute) & _places(expected)
         records = list(fetch_blobs(query, attribute, _ORDER, partial(_describe, name)))
-        _require_same(_rois(records), expected, name)
+        if _rois(records) != expected:
+            raise dj.DataJointError(f"{name}: the ROIs of this epoch changed while they were read")
         for row, record in enumerate(records, start):
             trace = _vector(record[attribute], keys[row], name)
             if row == 0:
@@ -212,25 +187,13 @@ def _describe(name: str, row: Mapping[str, Any]) -> str:
     return f"{name} of ROI {roi}"
 
 
-def _require_same(found: list[Key], expected: Sequence[Key], name: str) -> None:
-    if found != list(expected):
-        raise dj.DataJointError(f"{name}: the ROIs of this epoch changed while they were read")
-
-
-def _in_planes(keys: Sequence[Key], condition: Callable[[list[int]], str]) -> list[dj.AndList]:
-    """Restrict, plane by plane, to a condition that is made of the numbers of some ordered ROIs."""
+def _places(keys: Sequence[Key]) -> list[dj.AndList]:
+    """Restrict to some ordered ROIs, plane by plane."""
     planes = groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]})
     return [
-        dj.AndList([place, condition([int(key["roi_number"]) for key in here])]) for place, here in planes
+        dj.AndList([place, f"roi_number IN ({', '.join(str(int(key['roi_number'])) for key in here)})"])
+        for place, here in planes
     ]
-
-
-def _between(numbers: list[int]) -> str:
-    return f"roi_number BETWEEN {numbers[0]} AND {numbers[-1]}"
-
-
-def _among(numbers: list[int]) -> str:
-    return f"roi_number IN ({', '.join(map(str, numbers))})"
 
 
 def _room_for(trace: Traces, F: Traces, key: Key, name: str) -> Traces:
