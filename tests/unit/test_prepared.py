@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from workflow.pipeline import shared_variance
 from workflow.pipeline.communication_subspace import _drawn, _Side
 from workflow.pipeline.prepared import Prepared, prepare
 from workflow.pipeline.seeds import seed_for
@@ -76,6 +77,24 @@ def test_rois_are_drawn_from_those_that_can_be_used(time_bin: float, wanted: int
     assert len(prepared.unused) == last - n_drawn
     [z] = prepare(activity(F[[prepared.keys[-1]["roi_number"]]]), time_bin).Z
     np.testing.assert_array_equal(prepared.Z[-1], z)
+
+
+@pytest.mark.parametrize("normalization", ["centred", "zscored"])
+def test_a_trace_too_large_to_square_does_not_fail_the_others(normalization: str) -> None:
+    """It is unused with a reason; to a z-score it makes no difference how large a trace is."""
+    F = traces(60, 240)
+    F[7] *= 1e160
+    x, y = np.random.default_rng(1).uniform(0, 400, (2, 60))
+    params = {
+        "time_bin": 0.0, "normalization": normalization, "tile": 100.0, "guard": 0.0, "block": 60,
+        "max_components": 10,
+    }  # fmt: skip
+    inputs = shared_variance._Inputs(activity(F), np.stack([x, y]), params, 0)
+    result = shared_variance.SharedVariance.compute(shared_variance.SharedVariance(), inputs)
+    assert result.unused == [({"roi_number": 17}, "too large to square")]
+    assert result.columns["skip_reason"] == ""
+    assert result.columns["n_rois"] == 59
+    assert prepare(activity(F), 0.0).n_rois == 60
 
 
 def test_what_cannot_be_computed_is_said_in_words() -> None:
