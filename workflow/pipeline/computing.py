@@ -9,7 +9,7 @@ import datajoint as dj
 import numpy as np
 from datajoint.blob import pack
 
-from workflow.pipeline.traces import unasked
+from workflow.pipeline.traces import MissingError, unasked
 
 Key = dict[str, Any]
 
@@ -63,16 +63,30 @@ class ThreeSteps:
         raise NotImplementedError
 
     def make(self, key: Key) -> Generator[Any, Any, None]:
-        """Compute one key."""
-        inputs: Any = self.read(key)
-        result = yield (inputs.digest,)
+        """Compute one key, or record what it lacks."""
+        inputs: Any = None
+        try:
+            inputs = self.read(key)
+            missing = ""
+        except MissingError as error:
+            missing = str(error)
+        result = yield (missing or inputs.digest,)
         if result is None:
-            result = self.compute(inputs)
+            result = missing or self.compute(inputs)
             inputs = None  # or it would still be in memory when everything is read again
             yield result
         inputs = None
-        self.store(key, result)
+        if missing:
+            self._skip(key, missing)
+        else:
+            self.store(key, result)
         yield
+
+    def _skip(self: Any, key: Key, reason: str) -> None:
+        """Insert a row without a result: its sizes, of which nothing is known, are 0."""
+        needed = [one for one in self.heading.attributes.values() if not one.nullable and one.default is None]
+        sizes = {one.name: 0 for one in needed if not one.string}
+        self.insert1({**sizes, **key, "skip_reason": reason, "code_commit": self.code_commit})
 
 
 def insert_chunked(table: Any, rows: Iterable[Mapping[str, Any]]) -> None:

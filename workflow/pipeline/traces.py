@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
@@ -23,6 +23,11 @@ SLICE_ROIS = 256
 
 
 Traces = NDArray[np.floating[Any]]
+
+
+class MissingError(dj.DataJointError):
+    """What an epoch lacks, so that nothing can be computed of it; the message is a reason to skip it."""
+
 
 #: Hash of a stored blob, worked out by the server: only the hash travels.
 _HASH = {"mysql": "SHA2({}, 256)", "postgresql": "encode(sha256({}), 'hex')"}
@@ -100,14 +105,27 @@ def unasked(params: Any) -> str:
     Parameters
     ----------
     params : datajoint.Table
-        Must have the attribute ``activity``.
+        Must have the attribute ``activity``, and may have ``recording``.
     """
-    known = trace_tables()
-    found = {name for name, (table, _) in known.items() if table().keys(limit=1)}
-    if not found or found & set(params.to_arrays("activity").tolist()):
+    found = {name: table() for name, (table, _) in trace_tables().items() if table().keys(limit=1)}
+    asking = params & [{"activity": name} for name in found]
+    if not found:
         return ""
+    if not asking:
+        return _unasked("traces", "activity", found)
+    if "recording" not in params.heading.names:
+        return ""
+    traced = exp2.Session() & [table.proj() for table in found.values()]
+    sessions = {"mesoscope": traced & img.Mesoscope, "other": traced - img.Mesoscope}
+    recorded = [kind for kind, some in sessions.items() if some]
+    if set(recorded) & set(asking.to_arrays("recording").tolist()):
+        return ""
+    return _unasked("recordings", "recording", recorded)
+
+
+def _unasked(what: str, column: str, found: Iterable[str]) -> str:
     choices = " or ".join(f"'{name}'" for name in sorted(found))
-    return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
+    return f"no row of parameters asks for the {what} that there are: insert one with {column} {choices}"
 
 
 def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
@@ -134,8 +152,10 @@ def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None
 
     Raises
     ------
+    MissingError
+        If there is no frame rate.
     datajoint.DataJointError
-        If the frame rate is not one positive number.
+        If it is not one positive number.
     """
     table, attribute = trace_tables()[activity]
     name = f"{table.__name__}.{attribute}"
@@ -224,11 +244,13 @@ def _vector(trace: Any, key: Key, name: str) -> Traces:
 
 
 def frame_rate(epoch: Key) -> float:
-    """Find the one frame rate (Hz) of an epoch; raises a DataJointError where there is none, or several."""
+    """Find the one frame rate (Hz) of an epoch; raises a MissingError where there is none."""
     rates = (img.FOVEpoch() & epoch).to_arrays("imaging_frame_rate")
     if not len(rates):
         rates = (img.FOV() & epoch).to_arrays("imaging_frame_rate")
     rates = np.unique(np.asarray([rate for rate in rates if rate is not None], dtype=float))
+    if not rates.size:
+        raise MissingError("no frame rate: neither FOVEpoch nor FOV has one")
     if rates.size != 1 or not rates[0] > 0:
         raise dj.DataJointError(
             f"the imaging frame rate of {epoch} is not one positive number: {rates.tolist()}"
