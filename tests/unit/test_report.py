@@ -568,8 +568,8 @@ def test_a_table_of_another_pipeline_is_not_taken_for_ours(
 ) -> None:
     """Even where its module and its class have the names of ours."""
     tables = stand_ins(TABLE, package="their_lab")
-    content = data.Scalars(["session"], {"rate": "Hz"}, [{"session": 1, "rate": 2.5}])
-    monkeypatch.setattr(data, "scalars", lambda table: {tables[TABLE]: content}[table])
+    content = data.Scalars(["session"], {"rate": "Hz"}, [{"session": 1, "rate": 2.5}], 0, 1, 0)
+    monkeypatch.setattr(data, "scalars", lambda table, done: {tables[TABLE]: content}[table])
     write_report(summary("succeeded", []), tmp_path / "report.html", tables=tables, everything=True)
     page = check_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "What is stored" in page.text
