@@ -93,6 +93,11 @@ class Activity:
         return Activity(self.F[:, start:stop], self.keys, self.frame_rate, f"{self._contents} {start}:{stop}")
 
 
+def server_hash(query: Any, attribute: str) -> str:
+    """Write in SQL the hash of a stored blob."""
+    return _HASH[query.connection.adapter.backend].format(attribute)
+
+
 def trace_tables() -> dict[str, tuple[Any, str]]:
     """Trace tables that this database has: activity -> (table, attribute)."""
     known = {"dff": (img.ROIdeltaF, "dff_trace"), "spikes": (img.ROISpikes, "spikes_trace")}
@@ -160,7 +165,7 @@ def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None
     table, attribute = trace_tables()[activity]
     name = f"{table.__name__}.{attribute}"
     good = _good(key, activity, brain_area)
-    hashed = good.proj(contents=_HASH[good.connection.adapter.backend].format(attribute))
+    hashed = good.proj(contents=server_hash(good, attribute))
     found = hashed.to_dicts(order_by=_ORDER)
     contents = " ".join([attribute, *(row["contents"] for row in found)])
     return Activity(partial(_fetch, good, attribute, name), _rois(found), frame_rate(_epoch(key)), contents)
