@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workflow.analysis.binning import frames_per_bin
+from workflow.analysis.binning import bin_width, frames_per_bin
 from workflow.analysis.svd import SVD, population_svd
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.memory import Sized, decomposition_values
@@ -181,7 +181,7 @@ def too_small(activity: Activity, params: Row, min_rois: int, min_frames: int) -
         "n_rois": n_rois,
         "n_frames": n_bins,
         "frame_rate": activity.frame_rate,
-        "bin_width": c / activity.frame_rate,
+        "bin_width": bin_width(params["time_bin"], activity.frame_rate),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import datajoint as dj
 
-from workflow.analysis.binning import frames_per_bin
+from workflow.analysis.binning import bin_width, frames_per_bin
 from workflow.analysis.partitions import partitions
 from workflow.pipeline import exp2, img
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
@@ -167,7 +167,7 @@ class PartitionSVD(Sized, ThreeSteps, dj.Computed):
             "n_rois": n_rois,
             "n_frames": n_bins,
             "frame_rate": activity.frame_rate,
-            "bin_width": c / activity.frame_rate,
+            "bin_width": bin_width(params["time_bin"], activity.frame_rate),
             "n_partitions": len(blocks),
         }
         return _Result(columns, [block.start for block in blocks], results)
