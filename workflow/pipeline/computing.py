@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import datajoint as dj
@@ -90,21 +90,31 @@ class ThreeSteps:
 
 
 def insert_chunked(table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert rows in statements that the server accepts.
+    """Insert rows, as `chunks` gives them, into a table: an instance or a class."""
+    table = table() if isinstance(table, type) else table
+    for chunk in chunks(table, rows):
+        table.insert(chunk)
+
+
+def chunks(table: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Divide rows among statements that the server accepts.
 
     Parameters
     ----------
     table : datajoint.Table
-        Where to insert: an instance or a class.
+        Where they are to be inserted.
     rows : iterable of mapping
         The rows, taken one by one as they are needed.
+
+    Yields
+    ------
+    list of mapping
 
     Raises
     ------
     datajoint.DataJointError
-        If a row can never be stored because one of its values is too large; it is not sent.
+        If a row can never be stored because one of its values is too large; it is not given.
     """
-    table = table() if isinstance(table, type) else table
     limit, why = _row_limit(table.connection)
     chunk: list[Mapping[str, Any]] = []
     size = 0
@@ -114,12 +124,12 @@ def insert_chunked(table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
         if weight > limit:
             _require_fits(table, row, limit, why)
         if chunk and size + weight > min(INSERT_BYTES, limit):
-            table.insert(chunk)
+            yield chunk
             chunk, size = [], 0
         chunk.append(row)
         size += weight
     if chunk:
-        table.insert(chunk)
+        yield chunk
 
 
 def _row_limit(connection: Any) -> tuple[int, str]:
