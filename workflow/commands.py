@@ -28,6 +28,7 @@ from workflow.populate import ledger, rounds
 from workflow.populate.crew import Terms
 from workflow.populate.plan import RequestError, computed_tables, parse_restriction, plan, select
 from workflow.populate.progress import Progress
+from workflow.populate.stopping import Stopped
 from workflow.printing import print_json, print_table
 from workflow.sample.errors import SampleError
 from workflow.settings import Settings
@@ -68,28 +69,31 @@ def _refuse(error: Exception | str, code: int) -> int:
     return code
 
 
-def _open(settings: Settings, patience: Callable[[], float] = lambda: 0.0) -> dict[str, Any]:
+def _open(
+    settings: Settings, patience: Callable[[], float] = lambda: 0.0, deadline: float = math.inf
+) -> dict[str, Any]:
     """Connect, bind the table classes, find those that are served, and tell them what code is running.
 
-    A server that is not there is not waited for; one that goes away afterwards is, for so long.
+    A server that is not there is not waited for; one that goes away afterwards is, for so long. Others who
+    declare tables are waited for until the deadline at most.
     """
     connection = connect(settings.database)
     match_character_sets()
-    tables: dict[str, Any] = rounds.patiently(lambda: _bind(connection, settings), patience)
+    tables: dict[str, Any] = rounds.patiently(lambda: _bind(connection, settings, deadline), patience)
     return tables
 
 
-def _bind(connection: dj.Connection, settings: Settings) -> dict[str, Any]:
+def _bind(connection: dj.Connection, settings: Settings, deadline: float) -> dict[str, Any]:
     if settings.modules:
-        with schemas.alone(connection):
+        with schemas.alone(connection, deadline):
             served = load_modules(settings.modules, settings.prefix)
     else:
-        schemas.activate(settings)
+        schemas.activate(settings, deadline)
         served = schemas.served()
     tables = computed_tables(served)
     if not tables:
         raise ModuleError("WORKFLOW_MODULES: there is no Computed or Imported table in these modules")
-    with schemas.alone(connection):
+    with schemas.alone(connection, deadline):
         bind(ledger.schema, f"{settings.prefix}ledger")
         for table in tables.values():
             _ = table.jobs  # declared where it is missing
@@ -142,7 +146,12 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     tables: dict[str, Any] = {}
 
     def open_tables() -> dict[str, Any]:
-        tables.update(_open(settings, terms.patience_left))
+        try:
+            tables.update(_open(settings, terms.patience_left, terms.deadline))
+        except schemas.UpstreamError:
+            if time.monotonic() < terms.deadline:
+                raise
+            raise Stopped("its deadline") from None
         return tables
 
     rounds.carry_out(summary, open_tables, arguments.tables, arguments.where, terms)

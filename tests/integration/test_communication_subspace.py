@@ -146,7 +146,7 @@ answer = [len(epoch), len(sets), len({rest for _, *rest in map(list, sets) for r
 @pytest.mark.usefixtures("run")
 def test_only_the_drawn_rois_are_read_and_only_to_compute(lab: Lab) -> None:
     """The second look, in the transaction that stores, fetches no trace and yet sees any change."""
-    before, after, drawn, damaged, message, same = lab.execute(
+    before, after, areas, damaged, message, same = lab.execute(
         PROLOGUE
         + """
 import datajoint as dj
@@ -161,10 +161,10 @@ same = [table.read(key).digest == first.digest]
 before = list(fetched)
 table.compute(first)
 after = list(fetched)
-drawn = [len(side.activity.keys) for side in (first.source, first.target)]
+areas = [len(side.activity.keys) for side in (first.source, first.target)]
 
 epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
-damaged = first.source.activity.keys[3]
+damaged = first.source.activity.keys[first.source.order[0]]
 row = (img.ROIdeltaF & epoch & damaged).fetch1()
 img.ROIdeltaF.update1({**row, 'dff_trace': np.zeros(17)})
 again = table.read(key)
@@ -175,11 +175,12 @@ except dj.DataJointError as error:
     message = str(error)
 img.ROIdeltaF.update1(row)
 same.append(table.read(key).digest == first.digest)
-answer = [before, after, drawn, damaged['roi_number'], message, same]
+answer = [before, after, areas, damaged['roi_number'], message, same]
 """
     )
     assert before == []
-    assert after == drawn == [8, 8]
+    assert sum(after) < sum(areas)
+    assert after[0] == 8
     assert same == [True, False, True]
     assert f"'roi_number': {damaged}" in message
     assert "has 17 frames, the ROIs before it have" in message
@@ -205,12 +206,35 @@ assert not len(cs.CommunicationSubspace.ROI.proj() & unused.proj())
     }
 
 
+def test_the_memory_that_it_announces_is_that_of_the_largest_pair_that_waits(lab: Lab) -> None:
+    """By the parameters that wait: of the ROIs of an area, no more than they ask for."""
+    empty, announced, few, many = lab.execute("""
+from workflow.pipeline import communication_subspace as cs
+from workflow.pipeline.memory import DOUBLE, WORKER_BYTES, waiting_sizes
+table = cs.CommunicationSubspace()
+empty = table.worker_memory
+one = {'subject_id': 100012, 'session': 2, 'session_epoch_number': 1}
+table.jobs.refresh({**one, 'communication_subspace_params': 'fine'})
+[(n_rois, n_frames)] = waiting_sizes(table)
+found = [table.worker_memory]
+table.jobs.refresh(one)
+found += [table.worker_memory]
+answer = [empty, [(one - WORKER_BYTES) / DOUBLE for one in found],
+          table.held_values(8, n_frames, 5), table.held_values(n_rois, n_frames, 10)]
+table.jobs.delete()
+""")
+    assert empty == 0
+    assert announced == [few, many]
+    assert many > 2 * few
+
+
 def test_parameters_that_make_no_sense_are_refused(lab: Lab) -> None:
     changes: list[dict[str, Any]] = [
         {"max_rank": 9},
         {"max_rank": -1},
         {"n_rois": 0, "max_rank": 0},
         {"folds": 2},
+        {"folds": 51},
         {"max_lag": -1, "gap": -1},
         {"time_bin": -0.5},
         {"ridge_min": 0},
@@ -234,9 +258,10 @@ assert not len(cs.CommunicationSubspaceParams & {{'communication_subspace_params
         "max_rank is -1, must be at least 1",
         "n_rois is 0, must be at least 1; max_rank is 0, must be at least 1",
         "folds is 2, must be at least 4",
+        "folds is 51, must be at most 50",
         "max_lag is -1, must be at least 0; gap is -1, must be at least 0",
         "time_bin is -0.5, must be at least 0",
-        "ridge_min is 0, must be above 0",
+        "ridge_min is 0, must be at least 1e-12",
         "ridge_max is 0.0001, must be at least ridge_min, which is 0.001",
         "n_ridges is 0, must be at least 1",
     ]

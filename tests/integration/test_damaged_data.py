@@ -45,6 +45,34 @@ def lab(request: pytest.FixtureRequest, schemas: Callable[[Server], str]) -> Lab
     return laboratory
 
 
+def test_parameters_that_ask_for_no_recording_that_there_is_are_told(lab: Lab) -> None:
+    """The parameters that come with some tables are for the mesoscope only."""
+    lab.execute("img.Mesoscope.delete_quick()")
+    hint = "no row of parameters asks for the recordings that there are: insert one with recording 'other'"
+    idle = lab.workflow("plan", "--tables", "*SVD", "--tables", "SharedVariance")
+    asking = "area_svd.AreaSVD, matched_svd.MatchedAreaSVD, shared_variance.SharedVariance"
+    assert idle.stderr == f"run_workflow: {asking}: {hint}\n"
+
+
+def test_epochs_without_a_frame_rate_are_skipped(lab: Lab) -> None:
+    """Once, in every table, with the reason."""
+    one = {"subject_id": 100011, "session": 1, "session_epoch_number": 1}
+    kinds = lab.execute(f"""
+answer = (exp2.SessionEpoch() & {one!r}).to_arrays('session_epoch_type').tolist()
+(img.FOVEpoch & {one!r}).delete_quick()
+fov = (img.FOV & {one!r}).fetch1()
+img.FOV.update1({{**fov, 'imaging_frame_rate': None}})
+""")
+    summary = lab.json("run", "--where", json.dumps(one))
+    told = {table["table"]: (table["due"], table["done"], table["failed"]) for table in summary["tables"]}
+    assert len(told) == 11
+    assert all(due and not done and not failed for due, done, failed in told.values()), told
+    reasons = {key["reason"].rpartition("was skipped: ")[2] for key in summary["keys"]}
+    assert reasons == {"no frame rate: neither FOVEpoch nor FOV has one"}
+    assert len(kinds) == 1
+    assert lab.json("run", "--where", json.dumps(one))["message"] == "nothing was due"
+
+
 def test_damaged_traces_fail_by_name_and_the_rest_goes_on(lab: Lab) -> None:
     """Bytes that hold nothing, text, a matrix, words, a trace that is too short, and traces cut off."""
     damaged = lab.execute(DAMAGE)

@@ -20,6 +20,7 @@ pytest_plugins = ("databases",)
 N_SUBJECTS, N_VISITS = 3, 2
 N_SCANS = N_SUBJECTS * N_VISITS * 2
 
+TOTALS = "answer = study.Total().to_arrays('n_events').tolist()"
 FINE = {"clinic.Scan", "clinic.Spectrum", "clinic.Fit", "clinic.Event", "clinic.Change", "study.Total"}
 
 
@@ -79,10 +80,46 @@ def test_a_table_that_gathers_rows_waits_until_they_are_complete(clinic: Foreign
     date = clinic.execute("answer = str(min(clinic.Visit().to_arrays('visit_date')))")
     first = ("--where", f"visit_date = '{date}'")
     clinic.json("run", "--tables", "Scan", "--tables", "Event", *first)
-    totals = "answer = study.Total().to_arrays('n_events').tolist()"
     assert clinic.execute("answer = len(study.Total().key_source)") == N_SUBJECTS
     clinic.json("run", "--processes", "2")
-    assert clinic.execute(totals) == [N_VISITS * 2 * 4] * N_SUBJECTS
+    assert clinic.execute(TOTALS) == [N_VISITS * 2 * 4] * N_SUBJECTS
+
+
+def test_what_is_gathered_counts_whether_it_is_selected_or_not(clinic: ForeignLab) -> None:
+    """Tables that a run leaves out are waited for; it ends all the same and says what waits for what."""
+    date = clinic.execute("answer = str(min(clinic.Visit().to_arrays('visit_date')))")
+    clinic.json("run", "--tables", "Scan")
+    clinic.json("run", "--tables", "Event", "--where", f"visit_date = '{date}'")
+    summary = clinic.json("run", "--tables", "Total")
+    assert counts(summary) == {"study.Total": (0, 0, 0, 0)}
+    assert summary["tables"][0]["waits"] == {"clinic.Event": N_SUBJECTS}
+    assert summary["message"].startswith("3 keys of study.Total will be due when clinic.Event is complete")
+    one = clinic.execute("answer = str(min(clinic.Subject().to_arrays('subject')))")
+    clinic.json("run", "--tables", "Event", "--where", json.dumps({"subject": one}))
+    clinic.json("run", "--tables", "Total")
+    assert clinic.execute(TOTALS) == [N_VISITS * 2 * 4]
+
+
+def test_a_failed_key_holds_back_what_would_gather_it(clinic: ForeignLab) -> None:
+    """Until it is done or parked, and those keys only that would gather it; pending ones too."""
+    clinic.execute("""
+one = clinic.Visit().to_dicts(order_by='KEY')[0]
+clinic.Visit.update1({**one, 'level': -1.0})
+study.Total.jobs.insert1({'subject': one['subject'], 'status': 'pending', 'priority': 5})
+""")
+    for _ in range(2):
+        run = clinic.workflow("run", "--json")
+        assert run.returncode == 1, run.stderr
+        summary = json.loads(run.stdout)
+        assert counts(summary)["clinic.Event"][2] == 1
+        waits = {table["table"]: table["waits"] for table in summary["tables"] if table["waits"]}
+        assert waits == {"study.Total": {"clinic.Event": 1}}
+        assert clinic.execute(TOTALS) == [N_VISITS * 2 * 4] * (N_SUBJECTS - 1)
+    assert "1 key of study.Total will be due when clinic.Event is complete" in summary["message"]
+    assert re.search(r"study.Total .* 1 waiting for clinic.Event\n", clinic.workflow("status").stdout)
+    clinic.json("ignore", "--tables", "Event")
+    clinic.json("run")
+    assert sorted(clinic.execute(TOTALS)) == [(N_VISITS * 2 - 1) * 4] + [N_VISITS * 2 * 4] * (N_SUBJECTS - 1)
 
 
 def test_the_report_shows_the_tables_of_any_pipeline(clinic: ForeignLab, tmp_path: Path) -> None:
@@ -104,6 +141,31 @@ def test_the_report_shows_the_tables_of_any_pipeline(clinic: ForeignLab, tmp_pat
     everything = (tmp_path / "again.html").read_text(encoding="utf-8")
     assert set(shown(everything)) >= FINE
     assert "could not be drawn" not in everything
+
+
+def test_a_table_of_more_rows_than_are_drawn_is_counted_rightly(clinic: ForeignLab) -> None:
+    """The round's rows come first wherever they lie; a key may have several, and text stands for any type."""
+    total, new, rows, first, caption, grouped = clinic.execute("""
+from workflow.report import data
+from workflow.report.default import any_table
+n = data.MOST_ROWS + 1000
+trouble.Way.insert(({'way': f'{i:05d}'} for i in range(n)))
+trouble.Misbehaving.insert(({'way': f'{i:05d}', 'result': i} for i in range(n)), allow_direct_insert=True)
+done = [{'way': f'{i:05d}'} for i in range(100)]
+found = data.scalars(trouble.Misbehaving(), done)
+[figure] = any_table('trouble.Misbehaving', trouble.Misbehaving(), 2500, done)
+scan = {'samples': [0.0], **clinic.Visit().proj().to_dicts(order_by='KEY')[0]}
+clinic.Scan.insert1(scan, allow_direct_insert=True)
+key = {name: str(scan[name]) for name in clinic.Visit().primary_key}
+clinic.Event.insert(({**key, 'event': i, 'height': 0} for i in range(3)), allow_direct_insert=True)
+events = data.scalars(clinic.Event(), [key])
+answer = [found.total, found.n_new, len(found.rows), sorted(row['result'] for row in found.rows[:100]),
+          figure.caption, [events.n_new, events.total]]
+""")
+    assert (total, new, rows, first) == (6000, 100, 5000, list(range(100)))
+    assert caption.startswith("6\u202f000 rows in the database; 2\u202f500 computed in this round")
+    assert "one of 5\u202f000 rows, this round's first" in caption
+    assert grouped == [3, 3]
 
 
 def shown(html: str) -> list[str]:

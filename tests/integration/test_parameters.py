@@ -85,6 +85,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**GOOD, "time_bin": float("nan")}, "time_bin is nan, must be a finite number"),
     ({**GOOD, "scheme": "thirds"}, "scheme is 'thirds', must be one of quarters, two 'halves'"),
     ({"params": "good", "n_observed": 25}, "n_latent is missing"),
+    ({**GOOD, "n_latent": 19.5}, "n_latent is 19.5, must be a whole number"),
+    ({**GOOD, "n_latent": "19.5"}, "n_latent is 19.5, must be a whole number"),
     ({**GOOD, "n_latent": 26, "time_bin": "x"}, "which is 25; time_bin is 'x', must be a finite number"),
 ]
 

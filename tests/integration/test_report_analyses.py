@@ -125,6 +125,36 @@ def test_both_servers_hold_the_same_numbers(labs: dict[str, tuple[Lab, Path]]) -
         assert numbers == pytest.approx(expected, rel=1e-5, abs=1e-6), table
 
 
+def test_sets_of_parameters_are_not_mixed(labs: dict[str, tuple[Lab, Path]], tmp_path: Path) -> None:
+    """What cannot be compared is in panels of its own, or not drawn, which is said; titles name what is."""
+    small_lab, _ = labs["postgresql"]  # after the comparison of both: there is more in this one from now on
+    small_lab.execute("""
+from workflow.pipeline import lds, shared_variance, timescale
+row = (lds.LDSParams & {'lds_params': 'small'}).fetch1()
+lds.LDSParams.insert1({**row, 'lds_params': 'smaller', 'n_latent': 2})
+timescale.TimescaleParams.insert1(('20_lags', 20))
+row = shared_variance.SharedVarianceParams.fetch1()
+shared_variance.SharedVarianceParams.insert1({**row, 'shared_variance_params': 'other', 'tile': 150.0})
+""")
+    one_epoch = '{"subject_id": 100011, "session": 1, "session_epoch_type": "behav_only"}'
+    tables = ("--tables", "*Timescale", "--tables", "*LDS", "--tables", "SharedVariance")
+    ran = small_lab.workflow("run", *tables, "--where", one_epoch, "--output", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    pieces = re.split(r"<h3>([a-z_]+\.\w+)</h3>", html[html.index('id="results"') :])
+    drawn = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    assert "parameters mesoscope and smaller</h4>" in drawn["lds.LDS"]
+    assert "1 system in the database with these parameters, the largest of those" in drawn["lds.LDS"]
+    assert "1 more parameter set not drawn" in drawn["lds.LDS"]
+    assert "shared: parameters other</h4>" in drawn["shared_variance.SharedVariance"]
+    assert "1 epoch with these parameters" in drawn["shared_variance.SharedVariance"]
+    panels = drawn["timescale.ComponentTimescale"]
+    assert ">mesoscope,</" in panels
+    assert ">20_lags</" in panels
+    assert ">50_lags</" in panels
+    assert panels.count('<th scope="row">') == 2
+
+
 def flat(values: list[Any]) -> Iterator[float | str]:
     """The leaves of nested lists."""
     for value in values:

@@ -136,6 +136,41 @@ for n_lags in (-1, 0, 4, 2001):
     ]
 
 
+def test_the_second_look_fetches_no_component_and_sees_any_change(lab: Lab, answer: Any) -> None:
+    """In the transaction that stores, the server's hashes stand for what is stored."""
+    counts, digests = lab.execute("""
+import numpy as np
+from workflow.pipeline import components, timescale
+fetched = []
+given = components.fetch_blobs
+components.fetch_blobs = lambda *said: fetched.append(said[1]) or given(*said)
+table = timescale.ComponentTimescale()
+key = (table & {'skip_reason': '', 'timescale_params': '5_lags'}).keys(order_by='KEY', limit=1)[0]
+counts, digests = [], []
+def look():
+    inputs = table.read(key)
+    digests.append(inputs.digest)
+    counts.append(len(fetched))
+    return inputs
+inputs = look()
+table.compute(inputs)
+look()
+row = (svd.PopulationSVD.Component & key & 'component = 1').fetch1()
+svd.PopulationSVD.Component.update1({**row, 'time_course': -row['time_course']})
+look()
+svd.PopulationSVD.Component.update1(row)
+row = (svd.PopulationSVD & key).fetch1()
+svd.PopulationSVD.update1({**row, 'singular_values': 2 * row['singular_values']})
+look()
+svd.PopulationSVD.update1(row)
+look()
+answer = [counts, digests]
+""")
+    assert counts == [0, 2, 2, 2, 2]
+    assert digests[0] == digests[1] == digests[4]
+    assert len(set(digests)) == 3
+
+
 def test_a_damaged_time_course_is_one_failed_key_that_is_named(lab: Lab, answer: Any) -> None:
     lab.execute("""
 import numpy as np

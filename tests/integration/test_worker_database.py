@@ -305,22 +305,25 @@ def test_a_server_that_goes_away_while_a_run_begins_is_waited_for(
     assert (state["squares"], state["wrong"], state["digits"]) == (4, [], 0)
 
 
-@pytest.mark.parametrize("ending", ["patience", "signal"])
+@pytest.mark.parametrize("ending", ["patience", "signal", "deadline"])
 def test_who_declares_tables_is_not_waited_for_without_end(toy: Toy, ending: str) -> None:
-    """With a limit of 1 s here, or without one until a signal comes."""
+    """With a limit of 1 s here, or without one until a signal or the run's deadline comes."""
     toy.insert(range(1))
     script = _DECLARING.format(patience=1 if ending == "patience" else 3600)
-    with held_up(toy), toy._started(["-c", script, "run", "--tables", "Square"], {}) as run:
+    arguments = ["--tables", "Square", *(["--deadline", "2s"] if ending == "deadline" else [])]
+    with held_up(toy), toy._started(["-c", script, "run", *arguments], {}) as run:
         if ending == "signal":
             wait_for(lambda: waiting(toy), run)
             run.terminate()
         _, log = run.communicate(timeout=60)
     if ending == "signal":
         assert (run.returncode, "stopped by SIGTERM" in log) == (4, True), log
+    elif ending == "deadline":
+        assert (run.returncode, "stopped by its deadline" in log) == (4, True), log
     else:
         assert run.returncode == 2, log
         [line] = log.splitlines()
-        assert "another process has been declaring tables for 1 s" in line
+        assert "another process has been declaring tables for 1." in line
     assert toy.state()["squares"] == 0
 
 

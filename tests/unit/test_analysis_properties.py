@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from workflow.analysis.binning import bin_frames, frames_per_bin
+from workflow.analysis.binning import bin_frames, bin_width, frames_per_bin
 from workflow.analysis.normalization import zscore
 from workflow.analysis.svd import population_svd
 
@@ -53,7 +53,7 @@ def test_normalising_twice_changes_nothing(F: np.ndarray) -> None:
 def test_binning_keeps_the_mean_of_the_frames_it_uses(F: np.ndarray, data: st.DataObject) -> None:
     rate = data.draw(st.floats(0.5, 40))
     time_bin = data.draw(st.floats(0, 3))
-    binned, width = bin_frames(F, time_bin, rate)
+    binned, width = bin_frames(F, time_bin, rate), bin_width(time_bin, rate)
     c = frames_per_bin(time_bin, rate)
     assert binned.shape == (F.shape[0], F.shape[1] // c)
     assert width >= time_bin * (1 - 1e-9)

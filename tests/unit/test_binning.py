@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workflow.analysis.binning import bin_frames, frames_per_bin
+from workflow.analysis.binning import bin_frames, bin_width, frames_per_bin
 from workflow.analysis.normalization import BLOCK_VALUES, Reason, unusable, zscore
 
 
@@ -32,22 +32,21 @@ def test_frames_per_bin_is_the_ceiling_without_rounding_slop(
 
 def test_bins_are_means_of_consecutive_frames_and_the_remainder_is_dropped() -> None:
     F = np.array([[1.0, 2, 3, 4, 5, 6, 100], [0, 0, 6, 3, 3, 3, -1]])
-    binned, width = bin_frames(F, time_bin=0.3, frame_rate=10)
+    binned = bin_frames(F, time_bin=0.3, frame_rate=10)
     np.testing.assert_array_equal(binned, [[2, 5], [2, 3]])
-    assert width == pytest.approx(0.3)
+    assert bin_width(0.3, 10) == pytest.approx(0.3)
 
 
 def test_true_bin_width_is_reported_not_the_wanted_one() -> None:
-    _, width = bin_frames(np.zeros((1, 40)), time_bin=1.5, frame_rate=9.37)
+    width = bin_width(time_bin=1.5, frame_rate=9.37)
     assert width == pytest.approx(15 / 9.37, abs=1e-15)
     assert round(width, 4) == 1.6009
 
 
 def test_no_binning_gives_the_frames_and_their_own_width() -> None:
     F = np.arange(6.0).reshape(2, 3)
-    binned, width = bin_frames(F, time_bin=0, frame_rate=4)
-    np.testing.assert_array_equal(binned, F)
-    assert width == 0.25
+    np.testing.assert_array_equal(bin_frames(F, time_bin=0, frame_rate=4), F)
+    assert bin_width(time_bin=0, frame_rate=4) == 0.25
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint64, np.bool_])
@@ -56,7 +55,7 @@ def test_no_binning_gives_the_frames_and_their_own_width() -> None:
 def test_any_precision_and_layout_gives_the_same_float64(dtype: type, order: str, time_bin: float) -> None:
     F = np.array([[0, 1, 1, 0, 7, 2, 3, 1, 1], [5, 4, 3, 2, 1, 0, 1, 0, 1]]).astype(dtype, order=order)
     original = F.copy()
-    binned, _ = bin_frames(F, time_bin, frame_rate=16)
+    binned = bin_frames(F, time_bin, frame_rate=16)
     c = 4 if time_bin else 1
     expected = np.array([[row[i : i + c].mean() for i in range(0, 9 - 9 % c, c)] for row in F.astype(float)])
     assert binned.dtype == np.float64
@@ -66,19 +65,18 @@ def test_any_precision_and_layout_gives_the_same_float64(dtype: type, order: str
 
 def test_float32_traces_are_averaged_in_double_precision() -> None:
     F = np.full((1, 1000), 16777217 / 3, dtype=np.float32)
-    binned, _ = bin_frames(F, time_bin=1000, frame_rate=1)
+    binned = bin_frames(F, time_bin=1000, frame_rate=1)
     assert binned[0, 0] == pytest.approx(float(F[0, 0]), rel=1e-14)
 
 
 def test_a_recording_shorter_than_a_bin_has_no_bins() -> None:
-    binned, width = bin_frames(np.ones((3, 4)), time_bin=1, frame_rate=5)
-    assert binned.shape == (3, 0)
-    assert width == 1
-    assert bin_frames(np.empty((0, 0)), 1, 5)[0].shape == (0, 0)
+    assert bin_frames(np.ones((3, 4)), time_bin=1, frame_rate=5).shape == (3, 0)
+    assert bin_width(time_bin=1, frame_rate=5) == 1
+    assert bin_frames(np.empty((0, 0)), 1, 5).shape == (0, 0)
 
 
 def test_values_that_are_not_finite_spoil_only_their_own_bins() -> None:
-    binned, _ = bin_frames([[np.nan, 1, 2, 4], [np.inf, -np.inf, 1, 1], [np.inf, 1, 0, 2]], 1, 2)
+    binned = bin_frames([[np.nan, 1, 2, 4], [np.inf, -np.inf, 1, 1], [np.inf, 1, 0, 2]], 1, 2)
     np.testing.assert_array_equal(binned, [[np.nan, 3], [np.nan, 1], [np.inf, 1]])
 
 

@@ -13,6 +13,7 @@ from datajoint.blob import pack
 
 from workflow.pipeline import computing
 from workflow.pipeline.computing import ThreeSteps, insert_chunked
+from workflow.sample import insert as sample_insert
 
 MIB = 2**20
 
@@ -32,7 +33,7 @@ class Table:
         self.asked.append(statement)
         return SimpleNamespace(fetchone=lambda: (self._packet,))
 
-    def insert(self, rows: list[Mapping[str, Any]]) -> None:
+    def insert(self, rows: list[Mapping[str, Any]], **_: bool) -> None:
         self.statements.append(list(rows))
 
 
@@ -103,6 +104,14 @@ def test_earlier_rows_are_not_held_back_by_one_that_is_refused() -> None:
     with pytest.raises(dj.DataJointError, match="column time_course"):
         insert_chunked(table, [*rows(3, MIB), {"component": 3, "time_course": noise(3 * MIB)}])
     assert sum(len(statement) for statement in table.statements) <= 3
+
+
+def test_samples_are_inserted_in_the_same_way() -> None:
+    table = Table(packet=4 * MIB)
+    sample_insert._insert(lambda: table, rows(80, MIB // 2))
+    assert max(map(as_sent, table.statements)) <= 4 * MIB
+    with pytest.raises(dj.DataJointError, match="column time_course: a value of"):
+        sample_insert._insert(lambda: table, rows(1, 3 * MIB))
 
 
 def test_a_value_that_fits_when_compressed_is_sent() -> None:

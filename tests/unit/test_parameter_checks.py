@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from workflow.pipeline import schemas
+from workflow.pipeline.communication_subspace import CommunicationSubspaceParams
+from workflow.pipeline.lds import LDSParams
+from workflow.pipeline.matched_svd import MatchedAreaSVDParams
 from workflow.pipeline.parameters import CheckedLookup, above, at_least, at_most, below, one_of, problems
+from workflow.pipeline.shuffle import AreaShuffleParams
 from workflow.pipeline.svd import SVDParams
 
 
@@ -66,6 +70,32 @@ def columns_of(table: type[CheckedLookup]) -> list[str]:
     return [line.split(":")[0].strip() for line in lines if ":" in line]
 
 
+@pytest.mark.parametrize(
+    ("table", "changes", "refused"),
+    [
+        (MatchedAreaSVDParams, {"seed": -5}, "seed is -5, must be at least 0"),
+        (AreaShuffleParams, {"seed": -5}, "seed is -5, must be at least 0"),
+        (
+            MatchedAreaSVDParams,
+            dict.fromkeys(["subset_rois", "subset_frames", "n_components"], 40000),
+            "n_components is 40000, must be at most 32767",
+        ),
+        (
+            LDSParams,
+            {"n_observed": 2000, "min_frames": 10000, "min_frames_area": 10000},
+            "n_observed is 2000, must be at most 1000",
+        ),
+        (CommunicationSubspaceParams, {"ridge_min": 1e-300}, "ridge_min is 1e-300, must be at least 1e-12"),
+    ],
+)
+def test_what_could_never_be_computed_or_stored_is_refused(
+    table: type[CheckedLookup], changes: dict[str, Any], refused: str
+) -> None:
+    row = dict(zip(columns_of(table), table.contents[0], strict=True))
+    assert table.check(row) == ""
+    assert table.check(row | changes) == refused
+
+
 def test_the_tables_with_a_choice_are_found() -> None:
     assert SVDParams in CHOOSING
     assert len(CHOOSING) >= 7
@@ -79,6 +109,7 @@ def test_kinds_that_do_not_exist_are_refused(table: type[CheckedLookup]) -> None
     assert table.check({**row, "activity": "dF/F"}) == "activity is 'dF/F', must be one of dff, spikes"
     refused = "recording is 'two-photon', must be one of mesoscope, other"
     assert table.check({**row, "recording": "two-photon"}) == refused
+    assert table.check({**row, "time_bin": 1e18}) == "time_bin is 1e+18, must be at most 1e+06"
     if "normalization" in row:
         refused = "normalization is 'scaled', must be one of centred, zscored"
         assert table.check({**row, "normalization": "scaled"}) == refused

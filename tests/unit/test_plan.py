@@ -9,7 +9,10 @@ import pytest
 
 from workflow.populate.plan import RequestError, parse_restriction, select
 
-TABLES = {"svd.PopulationSVD": 1, "svd.AreaSVD": 2, "lds.LDS": 3}
+TABLES = {
+    label: SimpleNamespace(database=f"workflow_{label.partition('.')[0]}")
+    for label in ("svd.PopulationSVD", "svd.AreaSVD", "lds.LDS")
+}
 
 
 class _KeySource:
@@ -28,6 +31,7 @@ QUERIES = {"svd.PopulationSVD": SimpleNamespace(key_source=_KeySource())}
         ([], ["svd.PopulationSVD", "svd.AreaSVD", "lds.LDS"]),
         (["svd.*"], ["svd.PopulationSVD", "svd.AreaSVD"]),
         (["LDS"], ["lds.LDS"]),
+        (["workflow_svd.AreaSVD", "*_lds.*"], ["svd.AreaSVD", "lds.LDS"]),
         (["lds.LDS", "*SVD"], ["svd.PopulationSVD", "svd.AreaSVD", "lds.LDS"]),
     ],
 )

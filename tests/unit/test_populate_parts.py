@@ -210,6 +210,29 @@ def test_staffing_follows_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert staffing([Big()], None) == (1, 8)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "limit", "usage", "inactive"),
+    [
+        ("/sys/fs/cgroup/memory.", "max", "current", "inactive_file"),
+        ("/sys/fs/cgroup/memory/memory.", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_files_that_can_be_dropped_from_memory_are_free(
+    monkeypatch: pytest.MonkeyPatch, prefix: str, limit: str, usage: str, inactive: str
+) -> None:
+    """Whatever else the statistics of the control group begin or end with the same words."""
+    files = {
+        "/proc/meminfo": "MemAvailable:    9000 kB\n",
+        f"{prefix}{limit}": "1000\n",
+        f"{prefix}{usage}": "900\n",
+        f"{prefix}stat": f"anon 1\n{inactive} 700\nx_{inactive} 5\n{inactive}_x 6\n",
+    }
+    monkeypatch.setattr(machine, "_text", lambda path: files.get(path, ""))
+    assert machine.free_memory() == 800
+    del files[f"{prefix}stat"]
+    assert machine.free_memory() == 100
+
+
 def test_what_this_machine_has() -> None:
     assert 1 <= machine.cores() <= len(os.sched_getaffinity(0))
     assert machine.free_memory() > 2**20

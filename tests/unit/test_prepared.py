@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from workflow.pipeline import shared_variance
+from workflow.pipeline.communication_subspace import _drawn, _Side
 from workflow.pipeline.prepared import Prepared, prepare
 from workflow.pipeline.seeds import seed_for
 from workflow.pipeline.traces import Activity, Key
@@ -50,6 +52,49 @@ def test_precision_and_overwriting_do_not_change_the_result(
     assert prepared.Z.dtype == np.float64
     if not overwrite:
         np.testing.assert_array_equal(F, before)
+
+
+@pytest.mark.parametrize("time_bin", [0.0, 0.3])
+@pytest.mark.parametrize(("wanted", "n_drawn"), [(40, 40), (80, 45)])
+def test_rois_are_drawn_from_those_that_can_be_used(time_bin: float, wanted: int, n_drawn: int) -> None:
+    """The first usable ones in the order, whatever else there is; the others are not even fetched."""
+    F = traces(100, 60)
+    F[:30], F[60:85, 7] = 1.0, np.nan
+    fetched: list[int] = []
+
+    def fetch(keys: list[Key]) -> np.ndarray:
+        fetched.extend(key["roi_number"] for key in keys)
+        return F[[key["roi_number"] for key in keys]]
+
+    order = np.random.default_rng(5).permutation(100).tolist()
+    keys = [{"roi_number": row} for row in range(100)]
+    side = _Side("MOs", 5, Activity(fetch, keys, 10.0, "stored"), order)
+    prepared = _drawn(side, {"n_rois": wanted, "time_bin": time_bin})
+    usable = [row for row in order if 30 <= row < 60 or row >= 85]
+    assert {key["roi_number"] for key in prepared.keys} == set(usable[:n_drawn])
+    last = order.index(usable[wanted - 1]) + 1 if wanted < len(usable) else 100
+    assert set(fetched) == set(order[:last])
+    assert len(prepared.unused) == last - n_drawn
+    [z] = prepare(activity(F[[prepared.keys[-1]["roi_number"]]]), time_bin).Z
+    np.testing.assert_array_equal(prepared.Z[-1], z)
+
+
+@pytest.mark.parametrize("normalization", ["centred", "zscored"])
+def test_a_trace_too_large_to_square_does_not_fail_the_others(normalization: str) -> None:
+    """It is unused with a reason; to a z-score it makes no difference how large a trace is."""
+    F = traces(60, 240)
+    F[7] *= 1e160
+    x, y = np.random.default_rng(1).uniform(0, 400, (2, 60))
+    params = {
+        "time_bin": 0.0, "normalization": normalization, "tile": 100.0, "guard": 0.0, "block": 60,
+        "max_components": 10,
+    }  # fmt: skip
+    inputs = shared_variance._Inputs(activity(F), np.stack([x, y]), params, 0)
+    result = shared_variance.SharedVariance.compute(shared_variance.SharedVariance(), inputs)
+    assert result.unused == [({"roi_number": 17}, "too large to square")]
+    assert result.columns["skip_reason"] == ""
+    assert result.columns["n_rois"] == 59
+    assert prepare(activity(F), 0.0).n_rois == 60
 
 
 def test_what_cannot_be_computed_is_said_in_words() -> None:

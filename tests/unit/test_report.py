@@ -240,17 +240,18 @@ def test_nothing_due(tmp_path: Path) -> None:
 @pytest.mark.parametrize("done", [0, 1])
 def test_keys_that_wait_are_told(tmp_path: Path, done: int) -> None:
     of = summary("succeeded", [outcome(n, "done") for n in range(done)])
-    of["tables"][0] |= {"held": 12, "later": 1}
+    of["tables"][0] |= {"held": 12, "later": 1, "waits": {"a.Event": 2}}
     page = report(of, tmp_path)
     assert "What could be done is done; some keys wait" in page.text
     assert "12 keys are reserved by other DataJoint clients" in page.text
     assert "1 key is scheduled for later." in page.text
+    assert "2 keys of svd.PopulationSVD will be due when a.Event is complete." in page.text
     assert "in the database already" not in page.text
 
 
 def test_summaries_of_earlier_versions_are_read(tmp_path: Path) -> None:
     of = summary("succeeded", [])
-    for name in ("held", "later"):
+    for name in ("held", "later", "waits"):
         del of["tables"][0][name]
     assert "Nothing was due" in report(of, tmp_path).text
 
@@ -567,8 +568,8 @@ def test_a_table_of_another_pipeline_is_not_taken_for_ours(
 ) -> None:
     """Even where its module and its class have the names of ours."""
     tables = stand_ins(TABLE, package="their_lab")
-    content = data.Scalars(["session"], {"rate": "Hz"}, [{"session": 1, "rate": 2.5}])
-    monkeypatch.setattr(data, "scalars", lambda table: {tables[TABLE]: content}[table])
+    content = data.Scalars(["session"], {"rate": "Hz"}, [{"session": 1, "rate": 2.5}], 0, 1, 0)
+    monkeypatch.setattr(data, "scalars", lambda table, done: {tables[TABLE]: content}[table])
     write_report(summary("succeeded", []), tmp_path / "report.html", tables=tables, everything=True)
     page = check_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "What is stored" in page.text

@@ -40,9 +40,12 @@ def row(session: int, **changes: Any) -> dict[str, Any]:
 
 
 def figure(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], done: list[Any]) -> Figure:
-    content = Scalars(["session", "params"], COMMENTS, rows)
-    monkeypatch.setattr(data, "scalars", lambda table: content)
-    [one] = any_table("rates.EventRate", None, done)
+    new = [one for one in rows if {"session": one["session"], "params": one["params"]} in done]
+    rows = new + [one for one in rows if one not in new]
+    n_skipped = sum(bool(one["skip_reason"]) for one in rows)
+    content = Scalars(["session", "params"], COMMENTS, rows, len(new), len(rows), n_skipped)
+    monkeypatch.setattr(data, "scalars", lambda table, done: content)
+    [one] = any_table("rates.EventRate", None, len(done), done)
     return one
 
 
@@ -50,7 +53,7 @@ def test_rows_of_this_round_come_first_and_empty_columns_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = [row(3), row(2, skip_reason="too short", mean_rate=None), row(1)]
-    one = figure(monkeypatch, rows, [{"session": "1", "params": "default"}])
+    one = figure(monkeypatch, rows, [{"session": 1, "params": "default"}])
     assert one.columns == ("session, params", "n rois", "mean rate", "is good", "skip reason")
     assert one.rows == (
         ("1, default", "40", "0.5", "yes", ""),
@@ -93,17 +96,17 @@ def test_many_rows_are_drawn_but_few_are_listed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_empty_table_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "scalars", lambda table: Scalars(["session"], COMMENTS, []))
-    assert list(any_table("rates.EventRate", None, [])) == []
+    monkeypatch.setattr(data, "scalars", lambda table, done: Scalars(["session"], COMMENTS, [], 0, 0, 0))
+    assert list(any_table("rates.EventRate", None, 0, [])) == []
 
 
 def test_a_page_with_two_such_tables_and_hostile_values(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rows = [row(n, note=HOSTILE, params=datetime.date(2026, 1, 1 + n)) for n in range(3)]
-    content = Scalars(["session", "params"], {**COMMENTS, "mean_rate": HOSTILE[:30]}, rows)
+    content = Scalars(["session", "params"], {**COMMENTS, "mean_rate": HOSTILE[:30]}, rows, 0, 3, 0)
     monkeypatch.setattr(data, "connected", lambda tables: True)
-    monkeypatch.setattr(data, "scalars", lambda table: content)
+    monkeypatch.setattr(data, "scalars", lambda table, done: content)
     tables = dict.fromkeys(["rates.EventRate", "rates.Other"])
     write_report(summary("succeeded", []), tmp_path / "report.html", tables=tables, everything=True)
     page = check_page((tmp_path / "report.html").read_text(encoding="utf-8"))

@@ -10,7 +10,14 @@ import pytest
 
 from workflow.analysis.normalization import zscore
 from workflow.analysis.svd import population_svd
-from workflow.pipeline import matched_svd, partition_svd, shared_variance, shuffle, svd
+from workflow.pipeline import (
+    communication_subspace,
+    matched_svd,
+    partition_svd,
+    shared_variance,
+    shuffle,
+    svd,
+)
 from workflow.pipeline.decomposition import Inputs
 from workflow.pipeline.memory import DOUBLE
 from workflow.pipeline.traces import Activity, Key
@@ -22,6 +29,10 @@ PART = {**WHOLE, "subset_rois": 100, "subset_frames": 500, "n_components": 50}
 HALVES = {
     "time_bin": 0.0, "normalization": "zscored", "tile": 100.0, "guard": 0.0, "block": 60,
     "max_components": 100,
+}  # fmt: skip
+PAIR = {
+    "time_bin": 0.0, "n_rois": 80, "max_rank": 10, "max_lag": 2, "folds": 20, "gap": 5, "ridge_min": 1e-3,
+    "ridge_max": 1.0, "n_ridges": 3,
 }  # fmt: skip
 
 
@@ -39,6 +50,9 @@ def fetched(n_rois: int, n_frames: int, dtype: type) -> Activity:
 
 
 def inputs_for(table: Any, params: dict[str, Any], activity: Activity) -> Any:
+    if table is communication_subspace.CommunicationSubspace:
+        side = communication_subspace._Side("MOs", 0, activity, list(range(len(activity.keys))))
+        return communication_subspace._Inputs(side, side, [], params)
     if table is not shared_variance.SharedVariance:
         return Inputs(activity, params)
     places = np.random.default_rng(1).uniform(0, 1200, (2, len(activity.keys)))
@@ -55,6 +69,9 @@ def inputs_for(table: Any, params: dict[str, Any], activity: Activity) -> Any:
         (shuffle.AreaShuffle, SUBSETS, 1000, 4000, np.float32),
         (shared_variance.SharedVariance, HALVES, 1000, 6000, np.float32),
         (shared_variance.SharedVariance, HALVES, 1000, 6000, np.float64),
+        (communication_subspace.CommunicationSubspace, PAIR, 80, 1000, np.float32),
+        (communication_subspace.CommunicationSubspace, {**PAIR, "folds": 4}, 80, 9000, np.float32),
+        (communication_subspace.CommunicationSubspace, {**PAIR, "folds": 4}, 80, 9000, np.float64),
     ],
 )
 def test_a_computation_takes_no_more_than_its_table_says(
@@ -68,7 +85,8 @@ def test_a_computation_takes_no_more_than_its_table_says(
     finally:
         tracemalloc.stop()
     assert result.columns["skip_reason"] == ""
-    announced = DOUBLE * table.held_values(n_rois, n_frames)
+    folds = [params["folds"]] if "folds" in params else []
+    announced = DOUBLE * table.held_values(n_rois, n_frames, *folds)
     assert announced / 2 < peak < announced
 
 

@@ -44,7 +44,12 @@ def frames_per_bin(time_bin: float, frame_rate: float) -> int:
     return math.ceil(wanted)
 
 
-def bin_frames(F: ArrayLike, time_bin: float, frame_rate: float) -> tuple[Floats, float]:
+def bin_width(time_bin: float, frame_rate: float) -> float:
+    """Give the true width of a bin in seconds, which is at least ``time_bin``; raises as `frames_per_bin`."""
+    return frames_per_bin(time_bin, frame_rate) / frame_rate
+
+
+def bin_frames(F: ArrayLike, time_bin: float, frame_rate: float) -> Floats:
     """Average consecutive frames; frames left over at the end are dropped.
 
     Parameters
@@ -58,11 +63,9 @@ def bin_frames(F: ArrayLike, time_bin: float, frame_rate: float) -> tuple[Floats
 
     Returns
     -------
-    binned : (N, T // c) float64 array
+    (N, T // c) float64 array
         Means of ``c = frames_per_bin(time_bin, frame_rate)`` frames. No columns are left when the recording
         is shorter than one bin. Where ``c`` is 1 and ``F`` is already float64, this is ``F`` itself.
-    bin_width : float
-        The true bin width ``c / frame_rate`` in seconds, which is at least ``time_bin``.
 
     Raises
     ------
@@ -71,9 +74,8 @@ def bin_frames(F: ArrayLike, time_bin: float, frame_rate: float) -> tuple[Floats
     """
     matrix = real_matrix(F, "F")
     c = frames_per_bin(time_bin, frame_rate)
-    bin_width = c / frame_rate
     if c == 1:
-        return matrix.astype(np.float64, copy=False), bin_width
+        return matrix.astype(np.float64, copy=False)
     n_rois, n_frames = matrix.shape
     n_bins = n_frames // c
     blocks = matrix[:, : n_bins * c].reshape(n_rois, n_bins, c)
@@ -82,4 +84,4 @@ def bin_frames(F: ArrayLike, time_bin: float, frame_rate: float) -> tuple[Floats
     with np.errstate(invalid="ignore", over="ignore"):
         binned = np.einsum("ijk->ij", blocks, dtype=np.float64, casting="same_kind")
     binned /= c
-    return binned, bin_width
+    return np.asarray(binned)

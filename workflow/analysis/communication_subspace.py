@@ -28,6 +28,7 @@ from workflow.analysis.eigen import largest_eigenvectors
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-4, 0, 9))
 #: So many that for every block there is another that is not next to it, on which its ridge can be chosen.
 MIN_FOLDS = 4
+MOST_FOLDS = 50  # every pair of blocks has a training set of its own
 MIN_BLOCK = 2  # frames
 
 
@@ -64,6 +65,11 @@ def shortest(max_lag: int, folds: int, gap: int) -> int:
     return max_lag + max(MIN_BLOCK, 2 * gap) * folds
 
 
+def kept_matrices(folds: int) -> int:
+    """Bound how many matrices of ROIs × ROIs are kept: three per pair of blocks, and sums over each block."""
+    return 3 * (folds - 1) * (folds - 2) // 2 + 11 * folds + 10
+
+
 def communication_subspace(
     X: ArrayLike,
     Y: ArrayLike,
@@ -95,7 +101,7 @@ def communication_subspace(
     max_lag : int
         Lags 0 … max_lag frames are tried.
     folds : int
-        Blocks of frames, at least 4.
+        Blocks of frames, from 4 to 50.
     gap : int
         Frames left out of training on either side of a block; blocks must be twice as long.
     ridges : (n,) array_like of positive numbers
@@ -184,10 +190,9 @@ class _Split:
     def __init__(self, blocks: _Blocks, held_out: tuple[int, ...]) -> None:
         self.blocks, self.held_out = blocks, held_out
         sums = blocks.all_xx - blocks.wide_xx[list(held_out)].sum(axis=0)
-        self.n = sums[-1, -1]
-        self.x = sums[:-1, -1]
-        self.x_mean = self.x / self.n
-        S = np.asfortranarray(sums[:-1, :-1] - np.outer(self.x, self.x_mean))
+        x, self.n = sums[:-1, -1], float(sums[-1, -1])
+        self.x_mean = x / self.n
+        S = np.asfortranarray(sums[:-1, :-1] - np.outer(x, self.x_mean))
         self.scale = float(np.trace(S)) / len(S)
         variances, self.Q = largest_eigenvectors(S, len)
         self.variances = np.maximum(variances, 0.0)
@@ -280,8 +285,8 @@ def _check(X: Floats, Y: Floats, max_rank: int, max_lag: int, folds: int, gap: i
     for name, value in (("max_lag", max_lag), ("gap", gap)):
         if value < 0:
             raise ValueError(f"{name} must be 0 or more, not {value}")
-    if folds < MIN_FOLDS:
-        raise ValueError(f"folds must be at least {MIN_FOLDS}, not {folds}")
+    if not MIN_FOLDS <= folds <= MOST_FOLDS:
+        raise ValueError(f"folds must be {MIN_FOLDS} … {MOST_FOLDS}, not {folds}")
     if not (ridges.size and (ridges > 0).all() and np.isfinite(ridges).all()):
         raise ValueError(f"ridges must be positive numbers, at least one, not {ridges.tolist()}")
     if X.shape[1] < shortest(max_lag, folds, gap):

@@ -15,6 +15,8 @@ from workflow.analysis.arrays import Floats, Indices, real_matrix
 
 # The mean of a constant trace can be inexact, so its computed deviation need not be 0.
 CONSTANT_TOLERANCE = 1e-6
+# Sums of squares of numbers up to this, however many, are finite. A plain float would be cast to float32.
+LARGEST = np.float64(1e140)
 # Values handled at a time (8 MB): temporary copies stay small beside the traces.
 BLOCK_VALUES = 1 << 20
 
@@ -24,6 +26,7 @@ class Reason(StrEnum):
 
     NAN = "NaN"
     INFINITE = "infinite"
+    TOO_LARGE = "too large to square"
     CONSTANT = "constant"
     CONSTANT_AFTER_THRESHOLD = "constant after threshold"
 
@@ -90,7 +93,9 @@ def zscore(F: ArrayLike, threshold: float = 0.0, *, overwrite: bool = False) -> 
 
 
 def unusable(F: ArrayLike) -> dict[int, Reason]:
-    """Say which traces `zscore` would drop, a block of rows at a time, without a normalised copy of the rest.
+    """Say which traces cannot be used as they are: what `zscore` would drop, or numbers too large to square.
+
+    A block of rows at a time, without a normalised copy of the rest.
 
     Parameters
     ----------
@@ -107,12 +112,13 @@ def unusable(F: ArrayLike) -> dict[int, Reason]:
     ValueError
         If ``F`` is not a real 2-D array.
     """
-    return {
-        start + row: reason
-        for start, _, reasons in _normalized_blocks(real_matrix(F, "F"), 0.0)
-        for row, reason in enumerate(reasons)
-        if reason is not None
-    }
+    matrix = real_matrix(F, "F")
+    found: dict[int, Reason] = {}
+    for start, block, reasons in _normalized_blocks(matrix, 0.0):
+        largest = np.abs(matrix[start : start + len(block)]).max(axis=1, initial=0)
+        _mark(reasons, largest > LARGEST, Reason.TOO_LARGE)
+        found |= {start + row: reason for row, reason in enumerate(reasons) if reason is not None}
+    return found
 
 
 def _normalized_blocks(

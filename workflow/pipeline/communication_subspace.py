@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import datajoint as dj
 import numpy as np
 
 from workflow.analysis import communication_subspace as analysis
-from workflow.analysis.subsets import random_rows
 from workflow.pipeline import exp2, img, lab
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import SIZE_COLUMNS, UNUSED_ROIS, check_choice
 from workflow.pipeline.epochs import area_keys
-from workflow.pipeline.parameters import CheckedLookup, Row, above, at_least, at_most, problems
+from workflow.pipeline.memory import DOUBLE, WORKER_BYTES, Sized, waiting_sizes
+from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, problems
 from workflow.pipeline.prepared import Prepared, prepare
 from workflow.pipeline.seeds import seed_for
-from workflow.pipeline.traces import Activity, fetch_activity, good_rois
+from workflow.pipeline.traces import Activity, fetch_activity
 
 schema = dj.Schema()
 
 IN_BOTH = "in both areas"
+LEAST_RIDGE = 1e-12  # of the mean variance: what is less is lost in rounding
 
 
 @schema
@@ -53,14 +54,14 @@ class CommunicationSubspaceParams(CheckedLookup):
         """Require ranks that the ROIs allow, and enough blocks to fit, choose and test on."""
         return problems(
             check_choice(row),
-            at_least(row, "time_bin", 0),
             at_least(row, "n_rois", 1),
             at_least(row, "max_rank", 1),
             at_most(row, "max_rank", "n_rois"),
             at_least(row, "max_lag", 0),
             at_least(row, "folds", analysis.MIN_FOLDS),
+            at_most(row, "folds", analysis.MOST_FOLDS),
             at_least(row, "gap", 0),
-            above(row, "ridge_min", 0),
+            at_least(row, "ridge_min", LEAST_RIDGE),
             at_least(row, "ridge_max", "ridge_min"),
             at_least(row, "n_ridges", 1),
             at_least(row, "seed", 0),
@@ -69,12 +70,12 @@ class CommunicationSubspaceParams(CheckedLookup):
 
 @dataclass(frozen=True)
 class _Side:
-    """The ROIs drawn from one area, and how many there were to draw from."""
+    """The good ROIs of one area, and the order in which they are drawn: row numbers."""
 
     area: str
     seed: int
-    available: int
     activity: Activity
+    order: list[int]
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,7 @@ class _Inputs:
     def digest(self) -> str:
         """A hash of everything that was read."""
         sides = [
-            (side.area, side.seed, side.available, side.activity.digest)
-            for side in (self.source, self.target)
+            (side.area, side.seed, side.order, side.activity.digest) for side in (self.source, self.target)
         ]
         return repr((sides, self.in_both, sorted(self.params.items())))
 
@@ -103,8 +103,12 @@ class _Result:
 
 
 @schema
-class CommunicationSubspace(ThreeSteps, dj.Computed):
-    """Reduced-rank regression of one area's activity on another's, at every rank and lag."""
+class CommunicationSubspace(Sized, ThreeSteps, dj.Computed):
+    """Reduced-rank regression of one area's activity on another's, at every rank and lag.
+
+    ROIs are drawn from those that can be normalised: the seed of an area puts its good ROIs in a random
+    order, the same in every pair, and the first usable ones that are not in the other area too are taken.
+    """
 
     definition = f"""
     # reduced-rank regression of a target area on a source area in one epoch
@@ -166,24 +170,42 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
             "source_area <> target_area"
         )
 
+    @staticmethod
+    def held_values(n_rois: int, n_frames: int, folds: int = analysis.MOST_FOLDS) -> int:
+        """Bound the traces of both sides, so many ROIs each, and what the regression keeps of every split."""
+        return 6 * n_rois * n_frames + analysis.kept_matrices(folds) * n_rois**2
+
+    @property
+    def worker_memory(self) -> int:
+        """Bytes that one call of ``make`` may take, with the largest pair and parameters in the queue."""
+        waiting = CommunicationSubspaceParams().restrict(self.jobs.pending.proj(), semantic_check=False)
+        rows, sizes = waiting.to_dicts(), waiting_sizes(self)
+        found = [
+            self.held_values(min(n_rois, row["n_rois"]), n_frames, row["folds"])
+            for row in rows
+            for n_rois, n_frames in sizes
+        ]
+        return WORKER_BYTES + DOUBLE * max(found) if found else 0
+
     def read(self, key: Key) -> _Inputs:
-        """Fetch the parameters; draw ROIs of both areas and find their traces."""
+        """Fetch the parameters; find the traces of both areas, and put their ROIs in order."""
         params = (CommunicationSubspaceParams() & key).fetch1()
-        areas = key["source_area"], key["target_area"]
-        source, target = (good_rois(key, params["activity"], area) for area in areas)
-        in_both = {tuple(roi.values()) for roi in source} & {tuple(roi.values()) for roi in target}
+        source, target = (
+            fetch_activity(key, params["activity"], key[side]) for side in ("source_area", "target_area")
+        )
+        in_target = set(map(_values, target.keys))
+        in_both = [roi for roi in source.keys if _values(roi) in in_target]
         return _Inputs(
-            source=_side(key, areas[0], source, in_both, params),
-            target=_side(key, areas[1], target, in_both, params),
-            in_both=[roi for roi in source if tuple(roi.values()) in in_both],
+            source=_side(key, key["source_area"], source, in_both, params["seed"]),
+            target=_side(key, key["target_area"], target, in_both, params["seed"]),
+            in_both=in_both,
             params=params,
         )
 
     def compute(self, inputs: _Inputs) -> _Result:
-        """Bin, normalise and regress."""
+        """Draw, bin, normalise and regress."""
         params = inputs.params
-        source = prepare(inputs.source.activity, params["time_bin"])
-        target = prepare(inputs.target.activity, params["time_bin"])
+        source, target = _drawn(inputs.source, params), _drawn(inputs.target, params)
         reason = _shortfall(source, target, inputs)
         subspace = None
         if not reason:
@@ -204,8 +226,8 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
             "bin_width": source.bin_width,
             "n_source": source.n_rois,
             "n_target": target.n_rois,
-            "n_source_available": inputs.source.available,
-            "n_target_available": inputs.target.available,
+            "n_source_available": len(inputs.source.activity.keys),
+            "n_target_available": len(inputs.target.activity.keys),
             "source_seed": inputs.source.seed,
             "target_seed": inputs.target.seed,
         }
@@ -226,19 +248,38 @@ class CommunicationSubspace(ThreeSteps, dj.Computed):
         insert_chunked(self.Lag, _lags(key, result.subspace, result.columns["bin_width"]))
 
 
-def _side(
-    key: Key, area: str, rois: list[Key], in_both: set[tuple[Any, ...]], params: dict[str, Any]
-) -> _Side:
-    """Draw from an area, the same ROIs in every pair that it is part of, and find their traces.
+def _side(key: Key, area: str, activity: Activity, in_both: list[Key], seed: int) -> _Side:
+    """Put the ROIs of an area in an order that is the same in every pair.
 
     Those that are said to lie in the other area too are left out: they would predict themselves.
     """
     epoch = {name: key[name] for name in exp2.SessionEpoch().primary_key}
-    seed = seed_for({**epoch, "brain_area": area}, params["seed"])
-    size = min(params["n_rois"], len(rois))
-    rows = random_rows(len(rois), size, np.random.default_rng(seed)).tolist() if rois else []
-    drawn = [rois[row] for row in rows if tuple(rois[row].values()) not in in_both]
-    return _Side(area, seed, len(rois), fetch_activity(key, params["activity"], area, drawn))
+    own = seed_for({**epoch, "brain_area": area}, seed)
+    order = np.random.default_rng(own).permutation(len(activity.keys)).tolist()
+    left_out = set(map(_values, in_both))
+    return _Side(area, own, activity, [row for row in order if _values(activity.keys[row]) not in left_out])
+
+
+def _values(roi: Key) -> tuple[Any, ...]:
+    return tuple(roi.values())
+
+
+def _drawn(side: _Side, params: Row) -> Prepared:
+    """Prepare the first usable ROIs in the order; traces that are not needed are not fetched."""
+    order, parts = side.order, list[Prepared]()
+    while not parts or (order and sum(part.n_rois for part in parts) < params["n_rois"]):
+        missing = params["n_rois"] - sum(part.n_rois for part in parts)
+        rows, order = sorted(order[:missing]), order[missing:]
+        parts.append(prepare(side.activity.take(rows), params["time_bin"], overwrite=True))
+    first, *others = parts
+    if not others:
+        return first
+    return replace(
+        first,
+        Z=np.concatenate([part.Z for part in parts]),
+        keys=[roi for part in parts for roi in part.keys],
+        unused=[entry for part in parts for entry in part.unused],
+    )
 
 
 def _shortfall(source: Prepared, target: Prepared, inputs: _Inputs) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import datajoint as dj
 import numpy as np
 from datajoint.blob import pack
 
-from workflow.pipeline.traces import unasked
+from workflow.pipeline.traces import MissingError, unasked
 
 Key = dict[str, Any]
 
@@ -63,34 +63,58 @@ class ThreeSteps:
         raise NotImplementedError
 
     def make(self, key: Key) -> Generator[Any, Any, None]:
-        """Compute one key."""
-        inputs: Any = self.read(key)
-        result = yield (inputs.digest,)
+        """Compute one key, or record what it lacks."""
+        inputs: Any = None
+        try:
+            inputs = self.read(key)
+            missing = ""
+        except MissingError as error:
+            missing = str(error)
+        result = yield (missing or inputs.digest,)
         if result is None:
-            result = self.compute(inputs)
+            result = missing or self.compute(inputs)
             inputs = None  # or it would still be in memory when everything is read again
             yield result
         inputs = None
-        self.store(key, result)
+        if missing:
+            self._skip(key, missing)
+        else:
+            self.store(key, result)
         yield
+
+    def _skip(self: Any, key: Key, reason: str) -> None:
+        """Insert a row without a result: its sizes, of which nothing is known, are 0."""
+        needed = [one for one in self.heading.attributes.values() if not one.nullable and one.default is None]
+        sizes = {one.name: 0 for one in needed if not one.string}
+        self.insert1({**sizes, **key, "skip_reason": reason, "code_commit": self.code_commit})
 
 
 def insert_chunked(table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Insert rows in statements that the server accepts.
+    """Insert rows, as `chunks` gives them, into a table: an instance or a class."""
+    table = table() if isinstance(table, type) else table
+    for chunk in chunks(table, rows):
+        table.insert(chunk)
+
+
+def chunks(table: Any, rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Divide rows among statements that the server accepts.
 
     Parameters
     ----------
     table : datajoint.Table
-        Where to insert: an instance or a class.
+        Where they are to be inserted.
     rows : iterable of mapping
         The rows, taken one by one as they are needed.
+
+    Yields
+    ------
+    list of mapping
 
     Raises
     ------
     datajoint.DataJointError
-        If a row can never be stored because one of its values is too large; it is not sent.
+        If a row can never be stored because one of its values is too large; it is not given.
     """
-    table = table() if isinstance(table, type) else table
     limit, why = _row_limit(table.connection)
     chunk: list[Mapping[str, Any]] = []
     size = 0
@@ -100,12 +124,12 @@ def insert_chunked(table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
         if weight > limit:
             _require_fits(table, row, limit, why)
         if chunk and size + weight > min(INSERT_BYTES, limit):
-            table.insert(chunk)
+            yield chunk
             chunk, size = [], 0
         chunk.append(row)
         size += weight
     if chunk:
-        table.insert(chunk)
+        yield chunk
 
 
 def _row_limit(connection: Any) -> tuple[int, str]:

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from workflow.analysis.binning import frames_per_bin
+from workflow.analysis.binning import bin_width, frames_per_bin
 from workflow.analysis.svd import SVD, population_svd
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.memory import Sized, decomposition_values
-from workflow.pipeline.parameters import Row, at_least, one_of, problems
+from workflow.pipeline.parameters import Row, at_least, at_most, one_of, problems
 from workflow.pipeline.prepared import Prepared, prepare, shortfall
 from workflow.pipeline.seeds import seed_for
 from workflow.pipeline.traces import Activity, fetch_activity
@@ -19,6 +19,8 @@ from workflow.pipeline.traces import Activity, fetch_activity
 MIN_ROIS = 2
 MIN_FRAMES = 2
 MOST_TIME_COURSES = 1000
+MOST_COMPONENTS = 2**15 - 1  # the column `component` is an int16
+LONGEST_BIN = 1e6  # s, more than any recording
 
 #: What every Lookup table of these computations begins with; see `prepare` and `epochs`.
 PREPARATION_COLUMNS = """
@@ -103,16 +105,21 @@ class Result:
 
 
 def check_choice(row: Row) -> str:
-    """Require kinds of activity and of recording that exist: a server's own refusal names no remedy."""
+    """Require kinds of activity and of recording that exist, and a time bin that one can be.
+
+    A server's own refusal names no remedy.
+    """
     return problems(
         one_of(row, "activity", "dff", "spikes"),
         one_of(row, "recording", "mesoscope", "other"),
+        at_least(row, "time_bin", 0),
+        at_most(row, "time_bin", LONGEST_BIN),
     )
 
 
 def check_preparation(row: Row) -> str:
-    """Require traces that exist, and a time bin and a threshold that are numbers, not negative."""
-    return problems(check_choice(row), at_least(row, "time_bin", 0), at_least(row, "threshold", 0))
+    """Require what `check_choice` does, and a threshold that is a number, not negative."""
+    return problems(check_choice(row), at_least(row, "threshold", 0))
 
 
 def fetch_inputs(key: Key, lookup: Any) -> Inputs:
@@ -174,7 +181,7 @@ def too_small(activity: Activity, params: Row, min_rois: int, min_frames: int) -
         "n_rois": n_rois,
         "n_frames": n_bins,
         "frame_rate": activity.frame_rate,
-        "bin_width": c / activity.frame_rate,
+        "bin_width": bin_width(params["time_bin"], activity.frame_rate),
     }
 
 

@@ -13,7 +13,7 @@ from workflow.analysis.lds_start import MIN_FRAMES_PER_SIGNAL
 from workflow.pipeline import area_svd, svd
 from workflow.pipeline.components import LONGEST_REASON, Components, fetch_components
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
-from workflow.pipeline.decomposition import SIZE_COLUMNS
+from workflow.pipeline.decomposition import MOST_TIME_COURSES, SIZE_COLUMNS
 from workflow.pipeline.parameters import CheckedLookup, Row, at_least, at_most, problems
 from workflow.pipeline.seeds import seed_for
 
@@ -68,6 +68,7 @@ class LDSParams(CheckedLookup):
         sizes = problems(
             at_least(row, "n_latent", 1),
             at_least(row, "n_observed", 1),
+            at_most(row, "n_observed", MOST_TIME_COURSES),
             at_most(row, "n_latent", "n_observed"),
             at_least(row, "iterations", 1),
             at_least(row, "seed", 0),

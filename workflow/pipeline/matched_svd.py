@@ -12,6 +12,7 @@ from workflow.analysis.binning import frames_per_bin
 from workflow.analysis.subsets import random_block, random_rows
 from workflow.pipeline import exp2, img, lab
 from workflow.pipeline.decomposition import (
+    MOST_COMPONENTS,
     NO_RESULT,
     PREPARATION_COLUMNS,
     RESULT_COLUMNS,
@@ -60,6 +61,8 @@ class MatchedAreaSVDParams(CheckedLookup):
             at_least(row, "n_components", 1),
             at_most(row, "n_components", "subset_rois"),
             at_most(row, "n_components", "subset_frames"),
+            at_most(row, "n_components", MOST_COMPONENTS),
+            at_least(row, "seed", 0),
         )
 
 

@@ -47,7 +47,7 @@ def waiting_sizes(table: Any) -> list[tuple[int, int]]:
     Parameters
     ----------
     table : datajoint.Table
-        A Computed table, keyed by epoch or by epoch and brain area.
+        A Computed table, keyed by epoch, or by epoch and one or two brain areas.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def waiting_sizes(table: Any) -> list[tuple[int, int]]:
     if not epochs:
         return []
     session, epoch = exp2.Session().primary_key, exp2.SessionEpoch().primary_key
-    by_area = "brain_area" in table.primary_key
+    by_area = any(name.endswith("_area") for name in table.primary_key)
     good = (img.ROIBrainArea() if by_area else img.ROI()) - img.ROIBad()
     groups = dj.U(*session, "brain_area") if by_area else dj.U(*session)
     n_rois: dict[tuple[Any, ...], int] = {}

@@ -74,7 +74,12 @@ class CheckedLookup(dj.Lookup):
                 if column.default is None and not column.nullable and not column.autoincrement:
                     raise self._refusal(row, f"{name} is missing")
                 complete[name] = _default(column)
-        reason = type(self).check(complete)
+        whole = (
+            name
+            for name, column in self.heading.attributes.items()
+            if column.numeric and "int" in column.type
+        )
+        reason = problems(*(_whole(complete, name) for name in whole)) or type(self).check(complete)
         if reason:
             raise self._refusal(row, reason)
 
@@ -85,8 +90,8 @@ class CheckedLookup(dj.Lookup):
 
 
 def problems(*reasons: str) -> str:
-    """Join what is wrong; empty reasons are no problem."""
-    return "; ".join(reason for reason in reasons if reason)
+    """Join what is wrong, each once; empty reasons are no problem."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
 
 
 def at_least(row: Row, name: str, bound: float | str) -> str:
@@ -114,6 +119,12 @@ def one_of(row: Row, name: str, *choices: Any) -> str:
     if row[name] in choices:
         return ""
     return f"{name} is {row[name]!r}, must be one of {', '.join(map(str, choices))}"
+
+
+def _whole(row: Row, name: str) -> str:
+    """Require a whole number of what is a number at all: servers round, and only some of them say so."""
+    value = _number(row[name])
+    return f"{name} is {row[name]}, must be a whole number" if math.isfinite(value) and value % 1 else ""
 
 
 def _compare(row: Row, name: str, bound: float | str, relation: str, holds: Any) -> str:

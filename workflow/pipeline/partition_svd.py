@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import datajoint as dj
 
-from workflow.analysis.binning import frames_per_bin
+from workflow.analysis.binning import bin_width, frames_per_bin
 from workflow.analysis.partitions import partitions
 from workflow.pipeline import exp2, img
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
 from workflow.pipeline.decomposition import (
     MIN_FRAMES,
     MIN_ROIS,
+    MOST_COMPONENTS,
     PREPARATION_COLUMNS,
     SIZE_COLUMNS,
     Inputs,
@@ -30,8 +31,6 @@ from workflow.pipeline.prepared import prepare, shortfall
 from workflow.pipeline.traces import Activity
 
 schema = dj.Schema()
-
-MOST_COMPONENTS = 2**15 - 1  # the column `component` is an int16
 
 
 @schema
@@ -168,7 +167,7 @@ class PartitionSVD(Sized, ThreeSteps, dj.Computed):
             "n_rois": n_rois,
             "n_frames": n_bins,
             "frame_rate": activity.frame_rate,
-            "bin_width": c / activity.frame_rate,
+            "bin_width": bin_width(params["time_bin"], activity.frame_rate),
             "n_partitions": len(blocks),
         }
         return _Result(columns, [block.start for block in blocks], results)

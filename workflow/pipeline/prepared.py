@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from workflow.analysis.arrays import Floats, Indices
-from workflow.analysis.binning import bin_frames, frames_per_bin
+from workflow.analysis.binning import bin_frames, bin_width, frames_per_bin
 from workflow.analysis.normalization import zscore
 from workflow.pipeline.traces import Activity, Key
 
@@ -96,7 +96,7 @@ def prepare(
     if c == 1:
         normalized = zscore(activity.F, threshold, overwrite=overwrite)
     else:
-        binned, _ = bin_frames(activity.F, time_bin, activity.frame_rate)
+        binned = bin_frames(activity.F, time_bin, activity.frame_rate)
         if overwrite:
             activity.forget()
         normalized = zscore(binned, threshold, overwrite=True)
@@ -107,5 +107,5 @@ def prepare(
         keys=[activity.keys[row] for row in normalized.kept],
         unused=[(activity.keys[row], str(reason)) for row, reason in normalized.dropped],
         frame_rate=activity.frame_rate,
-        bin_width=c / activity.frame_rate,
+        bin_width=bin_width(time_bin, activity.frame_rate),
     )

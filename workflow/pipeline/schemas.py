@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def served() -> dict[str, ModuleType]:
     return discover(PACKAGES, leave_out=UPSTREAM.values())
 
 
-def activate(settings: Settings) -> None:
+def activate(settings: Settings, deadline: float = math.inf) -> None:
     """Bind every table class to its schema; declare what is ours.
 
     Upstream tables are declared only where the settings ask for it (a sandbox); elsewhere they are
@@ -63,6 +64,8 @@ def activate(settings: Settings) -> None:
     ----------
     settings : Settings
         Names the schemas.
+    deadline : float
+        Until when others who declare tables are waited for at most, as ``time.monotonic()`` counts.
 
     Raises
     ------
@@ -73,22 +76,24 @@ def activate(settings: Settings) -> None:
     """
     store_floats_uncompressed()
     served()  # before anything is declared
-    with alone(dj.conn()):
+    with alone(dj.conn(), deadline):
         _activate(settings)
 
 
 @contextmanager
-def alone(connection: dj.Connection) -> Iterator[None]:
+def alone(connection: dj.Connection, deadline: float = math.inf) -> Iterator[None]:
     """Let one process at a time declare tables: two that do it at once trip over each other.
 
     The others ask again and again: a client that waits within the server hears no signal meanwhile.
     """
     take, give = ALONE[connection.adapter.backend]
-    given_up_at = time.monotonic() + PATIENCE
+    began = time.monotonic()
+    given_up_at = min(began + PATIENCE, deadline)
     while not connection.query(take).fetchone()[0]:
         if time.monotonic() >= given_up_at:
+            waited = time.monotonic() - began
             raise UpstreamError(
-                f"another process has been declaring tables for {PATIENCE:g} s: try again when it has ended"
+                f"another process has been declaring tables for {waited:.3g} s: try again when it has ended"
             )
         time.sleep(0.1)
     try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workflow.analysis import shared_variance as svca
 from workflow.analysis.arrays import Floats
-from workflow.analysis.binning import bin_frames, frames_per_bin
+from workflow.analysis.binning import bin_frames, bin_width, frames_per_bin
 from workflow.analysis.normalization import unusable
 from workflow.pipeline import exp2, img
 from workflow.pipeline.computing import Key, ThreeSteps, insert_chunked
@@ -56,7 +56,6 @@ class SharedVarianceParams(CheckedLookup):
         """Require a split that leaves ROIs in the squares, and blocks that are not empty."""
         return problems(
             check_choice(row),
-            at_least(row, "time_bin", 0),
             one_of(row, "normalization", "centred", "zscored"),
             above(row, "tile", 0),
             at_least(row, "guard", 0),
@@ -169,7 +168,7 @@ class SharedVariance(Sized, ThreeSteps, dj.Computed):
         c = frames_per_bin(params["time_bin"], activity.frame_rate)
         binned: Traces = activity.F  # in the precision of the database, where nothing is averaged
         if c > 1:
-            binned, _ = bin_frames(activity.F, params["time_bin"], activity.frame_rate)
+            binned = bin_frames(activity.F, params["time_bin"], activity.frame_rate)
         activity.forget()  # the name `binned` is what still holds them
         halves, unused = _split(inputs, {row: str(reason) for row, reason in unusable(binned).items()})
         first, second = np.flatnonzero(halves == svca.FIRST), np.flatnonzero(halves == svca.SECOND)
@@ -177,7 +176,7 @@ class SharedVariance(Sized, ThreeSteps, dj.Computed):
             "n_rois": first.size + second.size,
             "n_frames": binned.shape[1],
             "frame_rate": activity.frame_rate,
-            "bin_width": c / activity.frame_rate,
+            "bin_width": bin_width(params["time_bin"], activity.frame_rate),
             "n_first": first.size,
             "n_second": second.size,
             "n_gap": sum(reason == IN_GAP for reason in unused.values()),

@@ -56,6 +56,7 @@ class AreaShuffleParams(CheckedLookup):
             at_least(row, "subset_rois", 2),
             at_least(row, "n_shuffles", 1),
             at_most(row, "n_shuffles", MOST_SHUFFLES),
+            at_least(row, "seed", 0),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
@@ -23,6 +23,11 @@ SLICE_ROIS = 256
 
 
 Traces = NDArray[np.floating[Any]]
+
+
+class MissingError(dj.DataJointError):
+    """What an epoch lacks, so that nothing can be computed of it; the message is a reason to skip it."""
+
 
 #: Hash of a stored blob, worked out by the server: only the hash travels.
 _HASH = {"mysql": "SHA2({}, 256)", "postgresql": "encode(sha256({}), 'hex')"}
@@ -77,9 +82,20 @@ class Activity:
         read = repr((self.frame_rate, self.keys, self._contents))
         return hashlib.blake2b(read.encode(), digest_size=16).hexdigest()
 
+    def take(self, rows: Sequence[int]) -> Activity:
+        """Some of the ROIs, by ascending row numbers; only their traces are fetched, if none has been yet."""
+        fetched = not callable(self._given) or "F" in vars(self)
+        F = self.F[list(rows)] if fetched else self._given
+        return Activity(F, [self.keys[row] for row in rows], self.frame_rate, self._contents)
+
     def between(self, start: int, stop: int) -> Activity:
         """The same ROIs from one frame up to another; the traces are a view."""
         return Activity(self.F[:, start:stop], self.keys, self.frame_rate, f"{self._contents} {start}:{stop}")
+
+
+def server_hash(query: Any, attribute: str) -> str:
+    """Write in SQL the hash of a stored blob."""
+    return _HASH[query.connection.adapter.backend].format(attribute)
 
 
 def trace_tables() -> dict[str, tuple[Any, str]]:
@@ -94,42 +110,30 @@ def unasked(params: Any) -> str:
     Parameters
     ----------
     params : datajoint.Table
-        Must have the attribute ``activity``.
+        Must have the attribute ``activity``, and may have ``recording``.
     """
-    known = trace_tables()
-    found = {name for name, (table, _) in known.items() if table().keys(limit=1)}
-    if not found or found & set(params.to_arrays("activity").tolist()):
+    found = {name: table() for name, (table, _) in trace_tables().items() if table().keys(limit=1)}
+    asking = params & [{"activity": name} for name in found]
+    if not found:
         return ""
+    if not asking:
+        return _unasked("traces", "activity", found)
+    if "recording" not in params.heading.names:
+        return ""
+    traced = exp2.Session() & [table.proj() for table in found.values()]
+    sessions = {"mesoscope": traced & img.Mesoscope, "other": traced - img.Mesoscope}
+    recorded = [kind for kind, some in sessions.items() if some]
+    if set(recorded) & set(asking.to_arrays("recording").tolist()):
+        return ""
+    return _unasked("recordings", "recording", recorded)
+
+
+def _unasked(what: str, column: str, found: Iterable[str]) -> str:
     choices = " or ".join(f"'{name}'" for name in sorted(found))
-    return f"no row of parameters asks for the traces that there are: insert one with activity {choices}"
+    return f"no row of parameters asks for the {what} that there are: insert one with {column} {choices}"
 
 
-def good_rois(key: Mapping[str, Any], activity: str, brain_area: str) -> list[Key]:
-    """List the good ROIs of an area that have traces in an epoch.
-
-    Parameters
-    ----------
-    key : mapping
-        Primary key of the epoch; other entries are ignored.
-    activity : {'dff', 'spikes'}
-        Which traces.
-    brain_area : str
-        The area.
-
-    Returns
-    -------
-    list of dict
-        Primary keys, in the order in which `fetch_activity` gives them.
-    """
-    return _rois(_good(key, activity, brain_area).proj().to_dicts(order_by=_ORDER))
-
-
-def fetch_activity(
-    key: Mapping[str, Any],
-    activity: str,
-    brain_area: str | None = None,
-    rois: Sequence[Key] | None = None,
-) -> Activity:
+def fetch_activity(key: Mapping[str, Any], activity: str, brain_area: str | None = None) -> Activity:
     """Find the good ROIs of an epoch and what their traces are like; fetch the traces when they are used.
 
     So a look at whether anything has changed since costs no more than hashes of the traces, which the server
@@ -144,8 +148,6 @@ def fetch_activity(
         Which traces.
     brain_area : str, optional
         Only ROIs in this area.
-    rois : sequence of dict, optional
-        Only these, some of what `good_rois` gives, in its order. Nothing is read of any other.
 
     Returns
     -------
@@ -155,21 +157,18 @@ def fetch_activity(
 
     Raises
     ------
+    MissingError
+        If there is no frame rate.
     datajoint.DataJointError
-        If the frame rate is not one positive number, or one of ``rois`` is gone.
+        If it is not one positive number.
     """
     table, attribute = trace_tables()[activity]
     name = f"{table.__name__}.{attribute}"
     good = _good(key, activity, brain_area)
-    if rois is not None:
-        good &= _in_planes(rois, _among)
-    hashed = good.proj(contents=_HASH[good.connection.adapter.backend].format(attribute))
+    hashed = good.proj(contents=server_hash(good, attribute))
     found = hashed.to_dicts(order_by=_ORDER)
-    keys = _rois(found)
-    if rois is not None:
-        _require_same(keys, rois, name)
     contents = " ".join([attribute, *(row["contents"] for row in found)])
-    return Activity(partial(_fetch, good, attribute, name), keys, frame_rate(_epoch(key)), contents)
+    return Activity(partial(_fetch, good, attribute, name), _rois(found), frame_rate(_epoch(key)), contents)
 
 
 def _good(key: Mapping[str, Any], activity: str, brain_area: str | None) -> Any:
@@ -195,9 +194,10 @@ def _fetch(good: Any, attribute: str, name: str, keys: list[Key]) -> Traces:
     F: Traces = np.empty((0, 0))
     for start in range(0, len(keys), SLICE_ROIS):
         expected = keys[start : start + SLICE_ROIS]
-        query = good.proj(attribute) & _in_planes(expected, _between)
+        query = good.proj(attribute) & _places(expected)
         records = list(fetch_blobs(query, attribute, _ORDER, partial(_describe, name)))
-        _require_same(_rois(records), expected, name)
+        if _rois(records) != expected:
+            raise dj.DataJointError(f"{name}: the ROIs of this epoch changed while they were read")
         for row, record in enumerate(records, start):
             trace = _vector(record[attribute], keys[row], name)
             if row == 0:
@@ -212,25 +212,13 @@ def _describe(name: str, row: Mapping[str, Any]) -> str:
     return f"{name} of ROI {roi}"
 
 
-def _require_same(found: list[Key], expected: Sequence[Key], name: str) -> None:
-    if found != list(expected):
-        raise dj.DataJointError(f"{name}: the ROIs of this epoch changed while they were read")
-
-
-def _in_planes(keys: Sequence[Key], condition: Callable[[list[int]], str]) -> list[dj.AndList]:
-    """Restrict, plane by plane, to a condition that is made of the numbers of some ordered ROIs."""
+def _places(keys: Sequence[Key]) -> list[dj.AndList]:
+    """Restrict to some ordered ROIs, plane by plane."""
     planes = groupby(keys, lambda key: {name: key[name] for name in _ORDER[:-1]})
     return [
-        dj.AndList([place, condition([int(key["roi_number"]) for key in here])]) for place, here in planes
+        dj.AndList([place, f"roi_number IN ({', '.join(str(int(key['roi_number'])) for key in here)})"])
+        for place, here in planes
     ]
-
-
-def _between(numbers: list[int]) -> str:
-    return f"roi_number BETWEEN {numbers[0]} AND {numbers[-1]}"
-
-
-def _among(numbers: list[int]) -> str:
-    return f"roi_number IN ({', '.join(map(str, numbers))})"
 
 
 def _room_for(trace: Traces, F: Traces, key: Key, name: str) -> Traces:
@@ -261,11 +249,13 @@ def _vector(trace: Any, key: Key, name: str) -> Traces:
 
 
 def frame_rate(epoch: Key) -> float:
-    """Find the one frame rate (Hz) of an epoch; raises a DataJointError where there is none, or several."""
+    """Find the one frame rate (Hz) of an epoch; raises a MissingError where there is none."""
     rates = (img.FOVEpoch() & epoch).to_arrays("imaging_frame_rate")
     if not len(rates):
         rates = (img.FOV() & epoch).to_arrays("imaging_frame_rate")
     rates = np.unique(np.asarray([rate for rate in rates if rate is not None], dtype=float))
+    if not rates.size:
+        raise MissingError("no frame rate: neither FOVEpoch nor FOV has one")
     if rates.size != 1 or not rates[0] > 0:
         raise dj.DataJointError(
             f"the imaging frame rate of {epoch} is not one positive number: {rates.tolist()}"

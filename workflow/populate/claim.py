@@ -216,7 +216,7 @@ class Queue(Filling):
         row = self._query(
             f"SELECT skip_reason FROM {self._target} WHERE {self.this_key} LIMIT 1", *job.raw
         ).fetchone()
-        return str(row[0]) if row else ""
+        return str(row[0] or "") if row else ""
 
 
 def _storable(text: str) -> str:

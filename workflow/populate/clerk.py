@@ -145,6 +145,9 @@ class Desk:
             since = self._at_work_since()
             for each in failed:
                 each.retry(before=since)
+        for each in self.queues:
+            if each.waits_for:
+                each.withdraw()
         return self.refresh(dead, patience)
 
     def _at_work_since(self) -> Any:

@@ -18,6 +18,7 @@ from workflow.populate import dialect, ledger, machine
 from workflow.populate.attempt import reopen, steadily
 from workflow.populate.claim import Owner, Queue
 from workflow.populate.clerk import REFRESH_PATIENCE, Census, Clerk, Desk
+from workflow.populate.filling import count_waiting
 from workflow.populate.gathering import let_gatherers_wait
 from workflow.populate.jobs_table import FIRST_CREW
 from workflow.populate.liveness import Heart, Watch, lock_name
@@ -69,7 +70,12 @@ class Terms:
 
 
 def populate(
-    tables: Mapping[str, Any], where: list[Any], summary: Summary, progress: Progress, terms: Terms
+    tables: Mapping[str, Any],
+    where: list[Any],
+    summary: Summary,
+    progress: Progress,
+    terms: Terms,
+    served: Mapping[str, Any],
 ) -> str:
     """Compute what is due in every table, and what becomes due by that.
 
@@ -85,6 +91,8 @@ def populate(
         Told of every key.
     terms : Terms
         How.
+    served : mapping of str to table
+        All tables, these among them: what gathers rows waits for tables that are not computed now, too.
 
     Returns
     -------
@@ -100,7 +108,7 @@ def populate(
     dialect.prepare_session(connection)
     dialect.limit_waits(connection)
     queues = [Queue(index, label, table, where) for index, (label, table) in enumerate(tables.items())]
-    let_gatherers_wait(queues)
+    let_gatherers_wait(queues, served)
     crew = _number()
     owner = Owner(crew, summary.machine, os.getpid(), connection.get_user(), summary.commit)
     given_up_at = time.monotonic() + terms.patience_left()
@@ -113,6 +121,7 @@ def populate(
     for queue, pending in zip(queues, census.pending, strict=True):
         tally.due(queue.label, pending if terms.max_calls is None else min(pending, terms.max_calls))
     if census.is_filled and not any(census.pending) and not census.holders & others:
+        tally.gather(count_waiting(queues))
         tally.settle([0] * len(queues))
         return ""
     if time.monotonic() >= terms.deadline:
@@ -181,6 +190,8 @@ def _supervise(
     finally:
         with deaf():
             heart.leave()
+            if not stopped:
+                clerk.ask(lambda desk: count_waiting(desk.queues), tally.gather)
             left = _leave(clerk, captain, stopped, summary)
             heart.stop()
             nothing = None if stopped else [0] * len(queues)

@@ -31,6 +31,11 @@ class Filling(JobsTable):
             "success",
         )
 
+    def withdraw(self) -> None:
+        """Forget pending keys that gather what is not complete any more: they become due again when it is."""
+        complete = f"(TRUE{self._complete(self._jobs)})"
+        self._query(f"DELETE FROM {self._jobs} WHERE status = %s AND NOT {complete}", "pending")
+
     def refresh(self) -> int:
         """Put every key that is due and not yet known into the queue; how many they were."""
         names = ", ".join(f"s.{self._quote(name)}" for name in self.names)
@@ -41,7 +46,7 @@ class Filling(JobsTable):
                 f"INSERT INTO {self._jobs} ({self._own}, status, priority) "
                 f"SELECT {names}, 'pending', CAST(%s AS {_INTEGER[adapter.backend]}) "
                 f"FROM ({self._wanted or self.source}) AS s "
-                f"WHERE {self._unknown('s')}{self._complete()} ORDER BY {names} {ignore}",
+                f"WHERE {self._unknown('s')}{self._complete('s')} ORDER BY {names} {ignore}",
                 self.connection._config.jobs.default_priority,
             ).rowcount
         )
@@ -50,7 +55,7 @@ class Filling(JobsTable):
         """A SELECT of this queue's index and whether a key is due that the queue does not know yet."""
         return (
             f"SELECT %s AS i, EXISTS (SELECT 1 FROM ({self._wanted or self.source}) AS s "
-            f"WHERE {self._unknown('s')}{self._complete()}) AS is_due",
+            f"WHERE {self._unknown('s')}{self._complete('s')}) AS is_due",
             (self.index,),
         )
 
@@ -58,18 +63,33 @@ class Filling(JobsTable):
         known = f"EXISTS (SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', other)})"
         return f"NOT {self._done(other)} AND NOT {known}"
 
-    def _complete(self) -> str:
-        """Whether nothing is left to do in the tables that this one waits for."""
-        return "".join(f" AND NOT EXISTS ({other._left_select()})" for other in self.waits_for)
+    def waiting_selects(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """SELECTs of this queue's index, that of one it waits for, and how many keys wait for that."""
+        waiting = f"({self._wanted or self.source}) AS s WHERE {self._unknown('s')}"
+        return [
+            (
+                f"SELECT {self.index} AS i, %s AS source, COUNT(*) AS n "
+                f"FROM {waiting} AND {self._lacks(other, 's')}",
+                (other.index,),
+            )
+            for other in self.waits_for
+        ]
 
-    def _left_select(self) -> str:
-        """A SELECT of the keys that are neither done nor given up."""
-        given_up = (
-            f"SELECT 1 FROM {self._jobs} AS j WHERE {self.same('j', 's')} AND j.status IN ('error', 'ignore')"
-        )
+    def _complete(self, mine: str) -> str:
+        """Whether nothing is left to do for a key in the tables that this one waits for."""
+        return "".join(f" AND NOT {self._lacks(other, mine)}" for other in self.waits_for)
+
+    def _lacks(self, other: Filling, mine: str) -> str:
+        """Whether another queue has keys that agree with one of this queue and are neither done nor parked.
+
+        One that has failed may be done yet, and nobody would compute again what has gathered without it.
+        """
+        parked = f"SELECT 1 FROM {other._jobs} AS p WHERE {other.same('p', 'u')} AND p.status = 'ignore'"
+        common = [self._quote(name) for name in other.names if name in self.names]
+        agree = "".join(f" AND u.{name} = {mine}.{name}" for name in common)
         return (
-            f"SELECT 1 FROM ({self._wanted or self.source}) AS s "
-            f"WHERE NOT {self._done('s')} AND NOT EXISTS ({given_up})"
+            f"EXISTS (SELECT 1 FROM ({other.source}) AS u "
+            f"WHERE NOT {other._done('u')} AND NOT EXISTS ({parked}){agree})"
         )
 
     def retry(self, *, ignored: bool = False, before: Any = None) -> int:
@@ -172,6 +192,20 @@ def find_due(queues: Sequence[Filling]) -> set[int]:
     """Find the queues that lack keys which are due, in one statement."""
     rows = _union(queues, [queue.is_due_select() for queue in queues])
     return {int(index) for index, is_due in rows if is_due}
+
+
+def count_waiting(queues: Sequence[Filling]) -> dict[int, dict[str, int]]:
+    """Count the keys that wait until others are done, by index and by the label of the table they wait for.
+
+    One statement, if any table gathers rows of others, else none.
+    """
+    selects = [select for queue in queues for select in queue.waiting_selects()]
+    labels = {other.index: other.label for queue in queues for other in queue.waits_for}
+    found: dict[int, dict[str, int]] = {}
+    for index, source, n in _union(queues, selects) if selects else ():
+        if n:
+            found.setdefault(int(index), {})[labels[int(source)]] = int(n)
+    return found
 
 
 def _union(queues: Sequence[Filling], selects: Sequence[tuple[str, tuple[Any, ...]]]) -> Sequence[Any]:

@@ -44,16 +44,21 @@ def _quota() -> float | None:
 
 
 def free_memory() -> int:
-    """Bytes that new processes may take, by the kernel's estimate and the control group."""
+    """Bytes that new processes may take, by the kernel's estimate and the control group.
+
+    A control group's usage counts files that were read and can be dropped from memory at any time.
+    """
     found = re.search(r"^MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"), re.MULTILINE)
     free = int(found.group(1)) * 1024 if found else 2**62
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    version2, version1 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/memory"
+    for group, limit, usage, inactive in (
+        (version2, "max", "current", "inactive_file"),
+        (version1, "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
     ):
-        most, used = _words(limit), _words(usage)
+        most, used = _words(f"{group}.{limit}"), _words(f"{group}.{usage}")
         if most and used and most[0] != "max":
-            free = min(free, int(most[0]) - int(used[0]))
+            droppable = re.search(rf"^{inactive} (\d+)$", _text(f"{group}.stat"), re.MULTILINE)
+            free = min(free, int(most[0]) - int(used[0]) + (int(droppable[1]) if droppable else 0))
     return max(0, free)
 
 

@@ -89,7 +89,8 @@ def select(tables: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     tables : mapping
         As `computed_tables` gives them.
     names : iterable of str
-        ``module.Class``, ``Class``, or shell patterns of either; empty means all.
+        ``module.Class``, ``Class``, ``schema.Class`` as the server names the schema, or shell patterns of
+        these; empty means all.
 
     Raises
     ------
@@ -103,13 +104,19 @@ def select(tables: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     for name in names:
         matches = [
             label
-            for label in tables
-            if fnmatchcase(label, name) or fnmatchcase(label.rpartition(".")[2], name)
+            for label, table in tables.items()
+            if any(fnmatchcase(one, name) for one in _names(label, table))
         ]
         if not matches:
             raise RequestError(f"--tables {name}: no such table; there are: {', '.join(tables)}")
         chosen.update(matches)
     return {label: table for label, table in tables.items() if label in chosen}
+
+
+def _names(label: str, table: Any) -> tuple[str, str, str]:
+    """What a table may be called: its label, its class, and its class in the schema of the server."""
+    name = label.rpartition(".")[2]
+    return label, name, f"{table.database}.{name}"
 
 
 def parse_restriction(text: str, tables: Mapping[str, Any]) -> list[Any]:

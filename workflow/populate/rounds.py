@@ -91,7 +91,7 @@ def carry_out(
             lambda: _begin(summary, everything, names, where), terms.patience_left
         )
         is_open = True
-        stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms)
+        stopped = crew.populate(tables, restriction, summary, Progress(sys.stderr), terms, everything)
         if stopped:
             _end(summary, EXIT_STOPPED, _stopped(summary, stopped))
         else:
@@ -215,6 +215,12 @@ def _outcome(summary: Summary) -> str:
         f"{count} {'key is' if count == 1 else 'keys are'} {why}"
         for name, why in WAITING.items()
         if (count := summary.total(name))
+    ]
+    waiting += [
+        f"{n} {'key' if n == 1 else 'keys'} of {table.table} will be due when {label} is complete "
+        "('run_workflow errors' lists what failed there, 'ignore' parks it)"
+        for table in summary.tables
+        for label, n in table.waits.items()
     ]
     if not due:
         return ", ".join(waiting) or "nothing was due"

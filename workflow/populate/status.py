@@ -9,7 +9,8 @@ from typing import Any
 
 from workflow.populate import dialect, ledger
 from workflow.populate.claim import Queue
-from workflow.populate.filling import count_statuses
+from workflow.populate.filling import count_statuses, count_waiting
+from workflow.populate.gathering import let_gatherers_wait
 from workflow.populate.plan import Entry, plan
 
 STATES = ("pending", "later", "reserved", "error", "ignore")
@@ -26,7 +27,7 @@ class Snapshot:
         What is due and done, parents before children.
     queues : list of dict
         The jobs tables: ``label`` and how many keys are pending, later (pending, but scheduled so), reserved,
-        error and ignore.
+        error and ignore; ``waits`` tells how many are not due before other tables are complete, by label.
     workers : list of dict
         Processes that have not ended, as far as the ledger knows; ``silent`` is the time since their last
         heartbeat (s).
@@ -65,6 +66,7 @@ def look(tables: Mapping[str, Any], heartbeat: float, before: Snapshot | None = 
     """
     entries = plan(tables, [])
     queues = [Queue(index, label, table, []) for index, (label, table) in enumerate(tables.items())]
+    let_gatherers_wait(queues, tables)
     workers = [row for row in _workers() if row["silent"] < 10 * heartbeat]
     rounds: list[dict[str, Any]] = ledger.Round.to_dicts(order_by="started DESC", limit=5)
     rate = _rate(entries, workers, before)
@@ -76,6 +78,9 @@ def _states(queues: Sequence[Queue]) -> list[dict[str, Any]]:
     states: list[dict[str, Any]] = [{"label": queue.label} | dict.fromkeys(STATES, 0) for queue in queues]
     for index, status, _, n in count_statuses(queues):
         states[index][status] = states[index].get(status, 0) + n
+    waiting = count_waiting(queues)
+    for index, state in enumerate(states):
+        state["waits"] = waiting.get(index, {})
     return states
 
 
@@ -130,12 +135,14 @@ def _line(entry: Entry, state: Mapping[str, Any], width: int) -> str:
     total = entry.due + entry.done
     filled = _BAR * entry.done // total if total else _BAR
     words = [f"{entry.done} of {total} done"]
+    waiting = max(state["waits"].values(), default=0)
     for count, word in (
         (entry.failed, "failed"),
         (state["reserved"], "in work"),
         (state["ignore"], "parked"),
         (state["later"], "scheduled for later"),
-        (entry.due - entry.failed - state["reserved"] - state["later"], "due"),
+        (waiting, f"waiting for {', '.join(state['waits'])}"),
+        (entry.due - entry.failed - state["reserved"] - state["later"] - waiting, "due"),
     ):
         words += [f"{count} {word}"] if count > 0 else []
     return f"{entry.label.ljust(width)}  [{'#' * filled}{'.' * (_BAR - filled)}]  {', '.join(words)}"

@@ -19,7 +19,8 @@ class TableOutcome:
     """Counts of one table; ``due`` = ``done`` + ``failed`` + ``skipped`` unless the round was stopped.
 
     ``seconds`` is the time from the start of its first key to the end of its last. Not among those that are
-    due are keys that other DataJoint clients have reserved, ``held``, and that are scheduled for ``later``.
+    due are keys that other DataJoint clients have reserved, ``held``, that are scheduled for ``later``, and
+    that gather rows of tables which are not complete: ``waits`` has how many, by the table waited for.
     """
 
     table: str
@@ -29,6 +30,7 @@ class TableOutcome:
     skipped: int = 0
     held: int = 0
     later: int = 0
+    waits: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from workflow.populate.attempt import Outcome
@@ -34,6 +34,11 @@ class Tally:
         """So many keys per table are reserved by other DataJoint clients, and scheduled for later."""
         for table, n_held, n_later in zip(self._tables.values(), held, later, strict=True):
             table.held, table.later = n_held, n_later
+
+    def gather(self, waiting: Mapping[int, dict[str, int]]) -> None:
+        """So many keys per table, by index, wait until some other tables are complete, by label."""
+        for index, table in enumerate(self._tables.values()):
+            table.waits = waiting.get(index, {})
 
     def ended(self, label: str, job: Job, outcome: Outcome, worker: int) -> None:
         """A worker has finished a key."""

@@ -25,7 +25,7 @@ MOST_ROWS = 5000
 
 @dataclass(frozen=True)
 class Scalars:
-    """Rows of a table without their blobs, the latest keys first.
+    """Rows of a table without their blobs: those of a round first, then the latest keys.
 
     Attributes
     ----------
@@ -34,12 +34,19 @@ class Scalars:
     comments : dict of str to str
         Name and comment of every other column.
     rows : list of dict
-        The values.
+        The values, of at most `MOST_ROWS` rows.
+    n_new : int
+        How many of these are of the round.
+    total, n_skipped : int
+        How many rows the table has, and how many of them say why they hold no result.
     """
 
     primary: list[str]
     comments: dict[str, str]
     rows: list[Key]
+    n_new: int
+    total: int
+    n_skipped: int
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,32 @@ def identity(key: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{name}={key[name]}" for name in sorted(key))
 
 
-def scalars(table: Any) -> Scalars:
-    """Fetch everything of a table but its blobs."""
+def scalars(table: Any, done: Sequence[Mapping[str, Any]]) -> Scalars:
+    """Fetch everything of a table but its blobs.
+
+    Parameters
+    ----------
+    table : datajoint.Table
+    done : sequence of mapping
+        Keys that a round computed; a key may have several rows.
+    """
     names = [name for name in table.heading.non_blobs if name not in table.primary_key]
-    latest_first = [f"{name} DESC" for name in table.primary_key]
+    how: dict[str, Any] = {"order_by": [f"{name} DESC" for name in table.primary_key], "limit": MOST_ROWS}
+    columns = table.proj(*names)
+    new = list((columns & [dict(key) for key in done]).to_dicts(**how)) if done else []
+    known = {identity({name: row[name] for name in table.primary_key}) for row in new}
+    others = [
+        row
+        for row in columns.to_dicts(**how)
+        if identity({name: row[name] for name in table.primary_key}) not in known
+    ]
     return Scalars(
         primary=list(table.primary_key),
         comments={name: str(table.heading[name].comment or "") for name in names},
-        rows=list(table.proj(*names).to_dicts(order_by=latest_first, limit=MOST_ROWS)),
+        rows=[*new, *others][:MOST_ROWS],
+        n_new=len(new),
+        total=len(table),
+        n_skipped=len(table & "skip_reason <> ''") if "skip_reason" in names else 0,
     )
 
 

@@ -38,7 +38,7 @@ class _Strip:
         return np.concatenate([self.earlier, self.new])
 
 
-def any_table(label: str, table: Any, done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
+def any_table(label: str, table: Any, n_done: int, done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     """Show what a table holds outside its blobs and parts.
 
     Parameters
@@ -46,27 +46,26 @@ def any_table(label: str, table: Any, done: Sequence[Mapping[str, Any]]) -> Iter
     label : str
         ``module.Class``.
     table : datajoint.Table
+    n_done : int
+        How many keys this round computed.
     done : sequence of dict
-        Primary keys that this round computed.
+        These keys, or, of very many, some of them.
 
     Yields
     ------
     Figure
         Rows of this round first, then the others, and a strip of points for each column of numbers.
     """
-    content = data.scalars(table)
+    content = data.scalars(table, done)
     if not content.rows:
         return
-    new = {data.identity(key) for key in done}
-    flags = [data.identity({name: row[name] for name in content.primary}) in new for row in content.rows]
     columns = [name for name in content.comments if name not in _LEFT_OUT and _says_something(name, content)]
     columns.sort(key=lambda name: name == _SKIPPED)  # stable: the reason goes last
-    ordered = sorted(range(len(flags)), key=lambda index: not flags[index])  # stable
-    shown = [content.rows[index] for index in ordered[:MOST_ROWS]]
+    shown = content.rows[:MOST_ROWS]
     yield Figure(
         "What is stored",
-        _caption(content, columns, sum(flags), len(shown)),
-        _draw([_strip(name, content, flags) for name in columns], f"{label.replace('.', '-')}-strips"),
+        _caption(content, columns, max(content.n_new, n_done), len(shown)),
+        _draw([_strip(name, content) for name in columns], f"{label.replace('.', '-')}-strips"),
         (", ".join(map(_words, content.primary)), *map(_words, columns)),
         tuple(
             (", ".join(_cell(row[name]) for name in content.primary), *(_cell(row[name]) for name in columns))
@@ -81,28 +80,29 @@ def _says_something(name: str, content: data.Scalars) -> bool:
 
 
 def _caption(content: data.Scalars, columns: Sequence[str], n_new: int, n_shown: int) -> str:
-    total = len(content.rows)
     described = [
         f"{_words(name)}: {content.comments[name]}"
         for name in columns
         if content.comments[name] and name != _SKIPPED
     ]
-    n_skipped = sum(bool(row.get(_SKIPPED)) for row in content.rows)
-    skipped = f", {number(n_skipped)} of them skipped" if n_skipped else ""
+    skipped = f", {number(content.n_skipped)} of them skipped" if content.n_skipped else ""
     meaning = f" {'; '.join(described)}." if described else ""
-    shown = "" if n_shown == total else f" The table below has {n_shown} of them, this round's first."
+    drawn = "Each point is a row"
+    if len(content.rows) < content.total:
+        drawn = f"Each point is one of {number(len(content.rows))} rows, this round's first, then the latest"
+    shown = "" if n_shown == content.total else f" The table below has {n_shown} of them, this round's first."
     return printable(
-        f"{count(total, 'row')} in the database{skipped}; {number(n_new)} computed in this round (blue; "
-        f"grey: earlier). Each point is a row, the line is the median.{shown}{meaning}"
+        f"{count(content.total, 'row')} in the database{skipped}; {number(n_new)} computed in this round "
+        f"(blue; grey: earlier). {drawn}; the line is the median.{shown}{meaning}"
     )
 
 
-def _strip(name: str, content: data.Scalars, flags: Sequence[bool]) -> _Strip:
+def _strip(name: str, content: data.Scalars) -> _Strip:
     values: dict[bool, list[float]] = {True: [], False: []}
-    for row, is_new in zip(content.rows, flags, strict=True):
+    for index, row in enumerate(content.rows):
         value = None if row.get(_SKIPPED) else row[name]
         if isinstance(value, float | int | np.number) and not isinstance(value, bool) and np.isfinite(value):
-            values[is_new].append(float(value))
+            values[index < content.n_new].append(float(value))
     comment = content.comments[name]
     label = f"{_words(name)} ({shorten(comment, 40)})" if comment and len(comment) <= 40 else _words(name)
     return _Strip(label, np.array(values[True]), np.array(values[False]))

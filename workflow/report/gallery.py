@@ -49,15 +49,17 @@ def figures(summary: dict[str, Any], tables: Mapping[str, Any]) -> str:
         HTML.
     """
     return "\n".join(
-        _figures(label, _draw(label, tables[label]), _done(summary, label))
+        _figures(label, _draw(label, tables[label], summary), _done(summary, label))
         for label in sorted(tables, key=_place)
     )
 
 
-def _draw(label: str, table: Any) -> Draw:
+def _draw(label: str, table: Any, summary: dict[str, Any]) -> Draw:
     """Choose what draws a table; one of another pipeline may have the name of one of ours."""
-    ours = type(table).__module__.startswith("workflow.pipeline.")
-    return FIGURES[label] if ours and label in FIGURES else partial(any_table, label, table)
+    if type(table).__module__.startswith("workflow.pipeline.") and label in FIGURES:
+        return FIGURES[label]
+    n_done = sum(int(entry["done"]) for entry in summary["tables"] if entry["table"] == label)
+    return partial(any_table, label, table, n_done)
 
 
 def _place(label: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from workflow.report import data
 from workflow.report.figures import COLORS
+from workflow.report.text import count
 
 EPOCH = ("subject_id", "session", "session_epoch_type", "session_epoch_number")
 
@@ -59,6 +60,12 @@ def choose(
     chosen = max(of_round or groups.values(), key=lambda group: (len(group), sum(r["n_rois"] for r in group)))
     which = "of those computed in this round" if of_round else "in the database; this round computed none"
     return chosen, f"the largest {which}"
+
+
+def more_sets(rows: Sequence[Row], by: Sequence[str]) -> str:
+    """Say in a caption that one set of parameters is drawn of several; else nothing."""
+    others = len({tuple(row[name] for name in by) for row in rows}) - 1
+    return f" {count(others, 'more parameter set')} not drawn." if others else ""
 
 
 def describe(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from workflow.report.figures import (
     panels,
     plain_log_axis,
 )
-from workflow.report.groups import styles
+from workflow.report.groups import choose, computed, more_sets, styles
 from workflow.report.text import count, number, printable
 
 MOST_VECTORS = 3000  # eigenvalues; above that, they are a picture
@@ -29,20 +30,39 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 Done = Sequence[Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """One of the two tables: the parameters of what it starts from, and by what its results are coloured."""
+
+    table: Any
+    params: str
+    group: str
+    label: str
+    heading: str
+    name: str
+
+
 def systems(done: Done) -> Iterator[Figure]:
     """Draw the systems of whole fields of view."""
-    yield from _eigenvalues(lds.LDS, "subject_id", "animal {}", "Animal", "lds")
+    yield from _eigenvalues(_Kind(lds.LDS(), "svd_params", "subject_id", "animal {}", "Animal", "lds"), done)
 
 
 def area_systems(done: Done) -> Iterator[Figure]:
     """Draw the systems of areas."""
-    yield from _eigenvalues(lds.AreaLDS, "brain_area", "{}", "Area", "area-lds")
+    kind = _Kind(lds.AreaLDS(), "area_svd_params", "brain_area", "{}", "Area", "area-lds")
+    yield from _eigenvalues(kind, done)
 
 
-def _eigenvalues(table: Any, group: str, label: str, heading: str, name: str) -> Iterator[Figure]:
-    rows = table.Eigenvalue().to_dicts(order_by="KEY")
-    if not rows:
+def _eigenvalues(kind: _Kind, done: Done) -> Iterator[Figure]:
+    table, group, label = kind.table, kind.group, kind.label
+    every = computed(table)
+    if not every:
         return
+    # Eigenvalues are per time bin, and models differ in size: one set of parameters at a time.
+    by = [kind.params, "lds_params"]
+    chosen, why = choose(every, done, table.primary_key, by)
+    params = {column: chosen[0][column] for column in by}
+    rows = (table.Eigenvalue & params).to_dicts(order_by="KEY")
     names = [value for value, _ in Counter(row[group] for row in rows).most_common()]
     style = styles(names)
     with drawing(height=3.9, width=8.4) as canvas:
@@ -72,15 +92,15 @@ def _eigenvalues(table: Any, group: str, label: str, heading: str, name: str) ->
         plain_log_axis(decays, "y")
         handles, labels = plane.get_legend_handles_labels()
         legend_below(canvas, handles[:8], labels[:8])
-        svg = inline_svg(canvas, name, "Eigenvalues in the complex plane and their time constants")
-    n_keys = len({tuple(row[column] for column in table().primary_key) for row in rows})
+        svg = inline_svg(canvas, kind.name, "Eigenvalues in the complex plane and their time constants")
     yield Figure(
-        "Dynamics: eigenvalues and their time constants",
-        f"{count(n_keys, 'system')} in the database. Left: eigenvalues of the dynamics, per time bin, and "
-        "the unit circle; on the circle, activity neither grows nor decays. Right: how long each mode lasts "
-        "and how fast it rotates. Those on or outside the circle have no time constant.",
+        f"Dynamics: eigenvalues and their time constants, parameters {' and '.join(params.values())}",
+        f"{count(len(chosen), 'system')} in the database with these parameters, {why}."
+        f"{more_sets(every, by)} Left: eigenvalues of the dynamics, per time bin, and the unit circle; on "
+        "the circle, activity neither grows nor decays. Right: how long each mode lasts and how fast it "
+        "rotates. Those on or outside the circle have no time constant.",
         svg,
-        (heading, "Systems", "Eigenvalues", "Unstable", "Longest time constant (s): median", "largest"),
+        (kind.heading, "Systems", "Eigenvalues", "Unstable", "Longest time constant (s): median", "largest"),
         tuple(_numbers(label.format(v), [r for r in rows if r[group] == v], table) for v in sorted(names)),
     )
 
@@ -88,7 +108,7 @@ def _eigenvalues(table: Any, group: str, label: str, heading: str, name: str) ->
 def _numbers(name: str, rows: Sequence[Mapping[str, Any]], table: Any) -> tuple[str, ...]:
     longest: dict[tuple[Any, ...], float] = {}
     for row in rows:
-        key = tuple(row[column] for column in table().primary_key)
+        key = tuple(row[column] for column in table.primary_key)
         longest[key] = max(longest.get(key, 0.0), float(row["time_constant"] or 0.0))
     taus = list(longest.values())
     unstable = sum(bool(row["unstable"]) for row in rows)

@@ -21,19 +21,21 @@ from workflow.report.figures import (
     plain_log_axis,
     thinned,
 )
-from workflow.report.groups import computed, describe, styles
+from workflow.report.groups import choose, computed, describe, more_sets, styles
 from workflow.report.text import count, number, printable
 
 MOST_CURVES = 30
+_PARAMS = "shared_variance_params"
 
 
 def shared_variances(done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     """Draw the reliable variance of each component, epoch by epoch."""
     table = shared_variance.SharedVariance()
     names = ("n_first", "n_second", "n_components", "reliable_fraction")
-    rows = computed(table, *names)
-    if not rows:
+    every = computed(table, *names)
+    if not every:
         return
+    rows, why = choose(every, done, table.primary_key, [_PARAMS])
     new = {data.identity(key) for key in done}
     keys = [{name: row[name] for name in table.primary_key} for row in rows]
     order = sorted(range(len(rows)), key=lambda i: data.identity(keys[i]) not in new)[:MOST_CURVES]
@@ -55,13 +57,14 @@ def shared_variances(done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
         svg = inline_svg(canvas, "shared-variance", "Reliable variance by component: see the table")
     of_all = "" if len(shown) == len(rows) else f" of {number(len(rows))} in the database"
     yield Figure(
-        "How much of the variance is shared",
-        f"{count(len(shown), 'epoch')}{of_all}. For each shared component, found in the training blocks, the "
+        f"How much of the variance is shared: parameters {rows[0][_PARAMS]}",
+        f"{count(len(shown), 'epoch')}{of_all} with these parameters, {why}."
+        f"{more_sets(every, [_PARAMS])} For each shared component, found in the training blocks, the "
         "part of its variance in the test blocks that both halves of the population have in common. Around 0 "
         "(grey line), nothing is shared.",
         svg,
         (
-            "Epoch, parameters", "ROIs of the halves", "Time bins", "Components", "Above half the first",
+            "Epoch", "ROIs of the halves", "Time bins", "Components", "Above half the first",
             "Shared of all variance (%)",
         ),
         tuple(_numbers(row, curve) for row, curve in zip(shown, curves, strict=True)),
@@ -76,7 +79,7 @@ def _reliable(key: Mapping[str, Any]) -> NDArray[np.float64]:
 def _numbers(row: Mapping[str, Any], curve: NDArray[np.float64]) -> tuple[str, ...]:
     fraction = row["reliable_fraction"]
     return (
-        f"{describe(row)}, {row['shared_variance_params']}",
+        describe(row),
         f"{number(row['n_first'])} + {number(row['n_second'])}",
         number(row["n_frames"]),
         number(row["n_components"]),

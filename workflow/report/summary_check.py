@@ -8,7 +8,7 @@ from typing import Any
 from workflow.populate.summary import FORMAT, KeyOutcome, Summary, TableOutcome
 
 _LISTS = {"tables": TableOutcome, "keys": KeyOutcome}
-_NEW = {"held", "later"}  # summaries of earlier versions lack them
+_NEW = {"held", "later", "waits"}  # summaries of earlier versions lack them
 
 
 class SummaryError(ValueError):

@@ -34,23 +34,26 @@ def area_component_timescales(done: Done) -> Iterator[Figure]:
 
 def _distributions(table: Any, params: str, name: str) -> Iterator[Figure]:
     part = table.Component() & f"component < {FIRST}" & {"unusable": ""}
-    names = [params, "tau_e1", "censored_e1", "tau_fit"]
+    names = [params, "timescale_params", "tau_e1", "censored_e1", "tau_fit"]
     columns = dict(zip(names, part.to_arrays(*names), strict=True))
-    sets = sorted({str(value) for value in columns[params]})
+    of_each = np.array(
+        [f"{one}, {lags}" for one, lags in zip(columns[params], columns[names[1]], strict=True)]
+    )
+    sets = sorted(set(of_each.tolist()))
     if not sets:
         return
     shown = sets[:MOST_PANELS]
-    found = {one: _of(columns, columns[params] == one) for one in shown}
+    found = {one: _of(columns, of_each == one) for one in shown}
     finite = np.concatenate([tau for taus in found.values() for tau in taus[:2]])
     bins = (
         np.geomspace(finite.min() * 0.999, finite.max() * 1.001, 32) if finite.size else np.array([1.0, 2.0])
     )
     width = max(4.6, 2.25 * len(shown) + 0.8)
-    with drawing(height=3.9, width=width) as canvas:
-        margins = Margins(left=0.75, bottom=0.55, between_rows=0.3)
+    with drawing(height=4.05, width=width) as canvas:
+        margins = Margins(left=0.75, top=0.4, bottom=0.55, between_rows=0.3)
         grid = panels(canvas, len(_ESTIMATES), len(shown), margins, sharey="row")
         for column, one in zip(grid.T, shown, strict=True):
-            column[0].set_title(printable(one), loc="left")
+            column[0].set_title(printable(one).replace(", ", ",\n"), loc="left")
             for axes, tau, color, none in zip(column, found[one][:2], COLORS, found[one][2:], strict=False):
                 _histogram(axes, tau, bins, color, none)
             column[-1].set_xlabel("timescale (s)")
@@ -62,10 +65,13 @@ def _distributions(table: Any, params: str, name: str) -> Iterator[Figure]:
     )
     yield Figure(
         "How fast the components change",
-        f"The first {FIRST} components of every key in the database, by the parameters of the decomposition. "
+        f"The first {FIRST} components of every key in the database, by the parameters of the decomposition "
+        "and of the lags. "
         "Above: where the autocorrelation first falls below 1/e; where it never does within the lags, the "
         "timescale is censored, that is, longer than could be seen. Below: the fit, which white noise does "
-        f"not shorten. Black lines: the median of those that have a timescale.{more}",
+        "not shorten; there is none where nothing decays, or more slowly than twice the lags. Black lines: "
+        "the median of those that have a timescale, too short where many have none because it is long."
+        f"{more}",
         svg,
         ("Parameters", "Components", "Median of 1/e (s)", "Censored", "Median of the fit (s)", "No fit"),
         tuple(_numbers(one, *found[one]) for one in shown),

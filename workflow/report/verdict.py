@@ -45,7 +45,7 @@ def headline(summary: dict[str, Any]) -> str:
 
 
 def _success(total: dict[str, int]) -> str:
-    if total["held"] or total["later"]:
+    if total["held"] or total["later"] or total["waits"]:
         return "What could be done is done; some keys wait"
     return "Everything that was due is done" if total["due"] else "Nothing was due"
 
@@ -97,6 +97,7 @@ def facts(summary: dict[str, Any]) -> str:
 def totals(summary: dict[str, Any]) -> dict[str, int]:
     """Sum the counts over all tables; ``left`` was due and not reached."""
     total = {name: sum(int(table.get(name, 0)) for table in summary["tables"]) for name in COUNTS}
+    total["waits"] = sum(max(table.get("waits", {}).values(), default=0) for table in summary["tables"])
     total["left"] = max(0, total["due"] - total["done"] - total["failed"] - total["skipped"])
     return total
 
@@ -108,7 +109,8 @@ def _work(summary: dict[str, Any]) -> str:
         return ""
     where = "in one table" if n_tables == 1 else f"in {n_tables} tables"
     if not total["due"]:
-        complete = summary["verdict"] == "succeeded" and not (total["held"] or total["later"])
+        waiting = total["held"] or total["later"] or total["waits"]
+        complete = summary["verdict"] == "succeeded" and not waiting
         return f"Every result that can be computed {where} is in the database already." if complete else ""
     if total["done"] == total["due"]:
         parts = ["all of them done"] if total["due"] > 1 else ["and it is done"]
@@ -130,6 +132,9 @@ def _waiting(summary: dict[str, Any]) -> str:
         )
     if later := total["later"]:
         sentences.append(f"{count(later, 'key')} {'is' if later == 1 else 'are'} scheduled for later.")
+    for table in summary["tables"]:
+        for label, n in table.get("waits", {}).items():
+            sentences.append(f"{count(n, 'key')} of {table['table']} will be due when {label} is complete.")
     return " ".join(sentences)
 
 

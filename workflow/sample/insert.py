@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from workflow.pipeline import exp2, img, lab, stimanal
-from workflow.pipeline.computing import INSERT_BYTES
+from workflow.pipeline.computing import chunks
 from workflow.sample.recording import BRAIN_AREAS, EPOCH_TYPES, Epoch, Progress, Roi, Session, Trace
 
 Row = dict[str, Any]
@@ -141,22 +139,9 @@ def _trace_rows(key: Row, session: Session, traces: Iterator[Trace], attribute: 
 
 
 def _insert(table: Any, rows: Iterable[Row], counter: _Counter | None = None) -> None:
-    """Insert in statements of bounded size."""
-    for chunk in _chunks(rows):
+    """Insert in statements that the server accepts."""
+    table = table()
+    for chunk in chunks(table, rows):
         table.insert(chunk, allow_direct_insert=True)
         if counter:
             counter.add(len(chunk))
-
-
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    size = 0
-    for row in rows:
-        weight = sum(value.nbytes if isinstance(value, np.ndarray) else 64 for value in row.values())
-        if chunk and size + weight > INSERT_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
-        size += weight
-    if chunk:
-        yield chunk

@@ -143,6 +143,8 @@ class Event(dj.Computed):
 
     def make(self, key: dict[str, Any]) -> None:
         level = (Visit & key).fetch1("level")
+        if level < 0:
+            raise ValueError("a level below 0")
         self.insert({**key, "event": i, "height": level + i} for i in range(N_EVENTS))
 
 

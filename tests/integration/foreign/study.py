@@ -13,12 +13,16 @@ schema = dj.Schema()
 
 @schema
 class Total(dj.Computed):
-    """Coarser than its parents, and older than version 2: a key_source that aggregates, and _make_tuples."""
+    """Coarser than its parents, and older than version 2: a key_source that aggregates, and _make_tuples.
+
+    Its reason of skipping may be NULL.
+    """
 
     definition = """
     -> clinic.Subject
     ---
     n_events : int32
+    skip_reason=null : varchar(255)
     """
 
     @property
