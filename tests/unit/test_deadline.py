@@ -48,7 +48,7 @@ def populate(monkeypatch: pytest.MonkeyPatch, fill: Any) -> tuple[str, Summary]:
     monkeypatch.setattr(crew, "Nursery", lambda _: pytest.fail("there is no time left"))
     summary = Summary("r", "", "0", "u", "m", "")
     terms = Terms(deadline=time.monotonic() + 0.3, patience=300)
-    return crew.populate({"t.T": None}, [], summary, Progress(), terms), summary
+    return crew.populate({"t.T": None}, [], summary, Progress(), terms, {}), summary
 
 
 @pytest.mark.usefixtures("connection")
