@@ -100,6 +100,9 @@ def test_setup_changes_a_machine_once(machine: Booted) -> None:
     status, changes, output = setup(machine)
     assert status == 0, output
     assert changes >= 2, output
+    assert "UNREACHABLE" not in output
+    restarted = output.index("RUNNING HANDLER [worker_setup : Restart the Docker Engine]")
+    assert restarted < output.index("Ask the Docker engine who it is"), "its settings are tried as well"
     assert machine.state() == "stopped"
 
     machine.on()
