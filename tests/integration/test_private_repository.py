@@ -162,4 +162,5 @@ def test_a_key_is_named_as_the_shell_would_have_it(tmp_path: Path, repository: P
     assert found.facts.get("workflow_source_commit") == commit, found.output
     said = (tmp_path / "seen").read_text()
     assert f"-i {tmp_path}/.ssh/deploy_key" in said
+    assert "-o ServerAliveCountMax=3 -o ServerAliveInterval=15" in said
     assert f"-o UserKnownHostsFile={tmp_path}/.ssh/hosts" in said

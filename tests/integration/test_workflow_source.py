@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from role_support import Outcome, play
 
+LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 MISSING = "0123456789" * 4
 
 
@@ -39,7 +40,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def find(folder: Path, repository: object, version: str = "HEAD", **more: object) -> Outcome:
     inputs = {"workflow_source_repository": str(repository), "workflow_source_version": version, **more}
-    return play("workflow_source", folder, ("workflow_source_commit",), {}, "preflight", **inputs)
+    return play("workflow_source", folder, ("workflow_source_commit",), LOOPBACK, "preflight", **inputs)
 
 
 def fetch(folder: Path, repository: object, commit: str, **more: object) -> Outcome:
@@ -50,7 +51,7 @@ def fetch(folder: Path, repository: object, commit: str, **more: object) -> Outc
     }
     temporary = folder / "temporary"
     temporary.mkdir(exist_ok=True)
-    return play("workflow_source", folder, (), {"TMPDIR": str(temporary)}, **inputs, **more)
+    return play("workflow_source", folder, (), LOOPBACK | {"TMPDIR": str(temporary)}, **inputs, **more)
 
 
 def test_nothing_stays_on_the_control_node_where_a_commit_cannot_be_packed(
@@ -65,3 +66,17 @@ def test_nothing_stays_on_the_control_node_where_a_commit_cannot_be_packed(
     )
     assert (tmp_path / "source" / "text").read_text() == "last"
     assert not list(tmp_path.glob("temporary/*.workflow_source"))
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    """It takes connections, and never answers: the control node says so, and so does the worker."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/lab.git"
+        began = time.monotonic()
+        asked = find(tmp_path, url, workflow_source_silence_seconds=2)
+        fetched = fetch(tmp_path, url, MISSING, workflow_source_silence_seconds=2)
+        assert time.monotonic() - began < 60
+    assert f"{url} cannot be read: fatal:" in asked.refusal()
+    assert "Operation too slow" in asked.output
+    assert f"{url} could not be fetched" in fetched.output
+    assert "Operation too slow" in fetched.output
