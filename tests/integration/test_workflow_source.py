@@ -80,3 +80,66 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     assert "Operation too slow" in asked.output
     assert f"{url} could not be fetched" in fetched.output
     assert "Operation too slow" in fetched.output
+
+
+@pytest.mark.parametrize(
+    ("version", "meant"),
+    [
+        ("HEAD", "main"),
+        ("light", "main~2"),
+        ("annotated", "main~1"),
+        ("study/one", "main~1"),
+        ("{id}", "main~2"),
+        ("{id:.7}", "main~2"),
+    ],
+)
+def test_a_branch_a_tag_or_a_commit(tmp_path: Path, checkout: Path, version: str, meant: str) -> None:
+    """A tag of its own kind too: what is run is the commit that it names."""
+    commit = git(checkout, "rev-parse", meant)
+    given = version.replace("{id:.7}", commit[:7]).replace("{id}", commit)
+    found = find(tmp_path, checkout, given)
+    assert found.facts["workflow_source_commit"] == commit, found.output
+
+
+@pytest.mark.parametrize("version", [MISSING, MISSING[:7], "no-such-branch"])
+def test_a_version_that_a_checkout_lacks_is_refused(tmp_path: Path, checkout: Path, version: str) -> None:
+    """Before a machine is started."""
+    said = find(tmp_path, checkout, version).refusal()
+    assert f"workflow_source_version {version} does not exist in {checkout}" in said
+
+
+def test_the_first_digits_of_a_commit_are_not_enough_for_a_server(tmp_path: Path, checkout: Path) -> None:
+    commit = git(checkout, "rev-parse", "main~1")
+    url = f"file://{checkout}"
+    assert "give a branch, a tag or a full commit id" in find(tmp_path, url, commit[:7]).refusal()
+    assert find(tmp_path, url, commit).facts["workflow_source_commit"] == commit
+
+
+def test_another_commit_than_the_one_asked_for_is_refused(tmp_path: Path, checkout: Path) -> None:
+    """What is there already is not touched, whatever it is at."""
+    git(tmp_path, "clone", "--quiet", str(checkout), "source")
+    git(tmp_path / "source", "checkout", "--quiet", "light")
+    wanted, there = git(checkout, "rev-parse", "main"), git(checkout, "rev-parse", "light")
+    said = fetch(tmp_path, checkout, wanted).refusal()
+    assert f"{tmp_path}/source is at {there} instead of {wanted}: remove the directory" in said
+
+
+def test_without_a_repository_the_playbooks_own_is_sent(tmp_path: Path, checkout: Path) -> None:
+    """Its last commit, whether or not anybody else has it; what is not committed stays, and that is said."""
+    shutil.copytree(checkout, tmp_path / "lab")
+    here = tmp_path / "lab" / "playbooks"
+    here.mkdir()
+    commit = git(here, "rev-parse", "HEAD")
+    (tmp_path / "lab" / "text").write_text("not committed")
+    found = find(here, "")
+    assert found.facts["workflow_source_commit"] == commit, found.output
+    words = re.sub(r"\s+", " ", found.output)
+    assert f"{tmp_path}/lab has 2 changed or new files that are not committed" in words
+    sent = fetch(here, "", commit)
+    assert sent.status == 0, sent.output
+    assert "Unpack it" in sent.output
+    assert (here / "source" / "text").read_text() == "last"
+
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    assert f"{nowhere} is in no git checkout" in find(nowhere, "").refusal()
