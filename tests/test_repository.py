@@ -84,6 +84,7 @@ def test_every_role_input_is_documented(role: str) -> None:
         assert heading in readme
     for name in _options(role):
         assert f"`{name}`" in readme, name
+    assert not re.findall(r"\| ([a-z]+[A-Z]\w*)", readme), "abbreviations and names keep their capitals"
     for name in re.findall(rf"^\| `({role}_\w+)` \|", readme, re.MULTILINE):
         assert name in _options(role) or f"{name}:" in _tasks(role), (
             f"{name} is documented but does not exist"
