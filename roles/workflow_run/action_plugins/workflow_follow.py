@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 DOCUMENTATION = r"""
 name: workflow_follow
 short_description: Show a run's log while it is written, then take the results home
+description: In check mode the run is left to itself at once, and nothing is taken home.
 options:
   directory:
     description: The round's directory, with output/log.txt and, at the end, exit_status.
@@ -107,6 +108,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._me = uuid.uuid4().hex
         self._host = (task_vars or {}).get("inventory_hostname", "")
         self._patience = float(self._task.args.get("patience", 600))
+        if self._task.check_mode:
+            self._show(b"(a dry run: it is left alone, and not followed)")
+            return {**result, "left": True, "changed": False}
         status = self._follow(directory, float(self._task.args.get("limit", 0)))
         if status == "-":
             self._command(self._fill(LEAVE, directory))
