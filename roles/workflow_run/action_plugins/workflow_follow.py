@@ -6,6 +6,8 @@ import base64
 import shlex
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +160,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return script.format(directory=shlex.quote(directory), offset=offset, me=self._me, known=KNOWN)
 
     def _command(self, command: str) -> dict[str, Any]:
-        """Run a command on the worker; try again while the connection is lost and patience lasts."""
+        """Run a command on the worker."""
+        answer: dict[str, Any] = self._patiently(lambda: self._low_level_execute_command(command))
+        return answer
+
+    def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        """Do something on the worker; try again while the connection is lost and patience lasts."""
         lost_at = None
         while True:
             try:
-                answer: dict[str, Any] = self._low_level_execute_command(command)
+                answer = attempt()
             except AnsibleConnectionFailure as error:
                 if lost_at is None:
                     lost_at = time.monotonic()
@@ -187,7 +194,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         listed = self._command(f"cd {quoted}/output && ls -1")["stdout"].split()
         collected = [name for name in RESULTS if name in listed]
         for name in collected:
-            self._connection.fetch_file(f"{directory}/output/{name}", str(artifacts / name))
+            there, here = f"{directory}/output/{name}", str(artifacts / name)
+            self._patiently(partial(self._connection.fetch_file, there, here))
         self._command(self._fill(DONE, directory))
         return collected
 
