@@ -50,7 +50,7 @@ class Copy(dj.Computed):
 
 #: Tasks, as their names begin, that wait for EC2, for the boot, and for the engine.
 WAITING = (
-    "instance_power : Read the instance until",
+    "instance_power : Wait until the instance is",
     "instance_power : Read the console output until",
     "Wait until the machine answers",
     "workflow_image : Build the image",

@@ -103,6 +103,7 @@ def hosts(silent_port: int) -> dict[str, dict[str, object]]:
         "rival": late | {"instance_power_instance_id": IDS["scarce"]},
         "seizer": late | {"instance_power_instance_id": IDS["seized"], "instance_power_force": True},
         "hasty": {"instance_power_instance_id": IDS["stuck"], "instance_power_accept_stopping": False},
+        "broken": {"instance_power_instance_id": IDS["stuck"]},
         "expired": by_id | {"instance_power_access_key": "expired"},
         "late_clock": by_id | {"instance_power_access_key": "late_clock"},
         "unreachable": by_id | {"instance_power_endpoint_url": f"http://127.0.0.1:{silent_port}"},
@@ -119,13 +120,14 @@ COMMON = {
     "instance_power_access_key": "any",
     "instance_power_secret_key": "top-secret-key",
     "instance_power_round_tags": ROUND,
-    "instance_power_round_hours": 2.5,
-    "instance_power_poll_seconds": 0.2,
-    "instance_power_capacity_attempts": 2,
-    "instance_power_capacity_backoff_seconds": 0.5,
+    # Numbers that are given as `-e name=value` arrive as strings.
+    "instance_power_round_hours": "2.5",
+    "instance_power_poll_seconds": "0.2",
+    "instance_power_capacity_attempts": "2",
+    "instance_power_capacity_backoff_seconds": "0.5",
 }
 PLAYS = [
-    a_play("all:!stuck:!hasty:!checked:!seizer", step()),
+    a_play("all:!stuck:!hasty:!broken:!checked:!seizer", step()),
     a_play("plain:scarce:barren:forbidden:joiner:taker:none", step("running"), facts("after start")),
     a_play("plain:taker", step("running"), facts("after second start")),
     # Its preflight found the instance of `scarce` still stopped, which has started it since. Early and late
@@ -143,7 +145,15 @@ PLAYS = [
     # Where all hosts of a play fail, Ansible plays no other.
     a_play(
         "stuck",
-        {"block": [step("stopped", instance_power_stop_timeout=0.4)], "rescue": [facts("after refusal")]},
+        {"block": [step("stopped", instance_power_stop_timeout="0.4")], "rescue": [facts("after refusal")]},
+    ),
+    # What breaks within the role on its way to the stop must be as loud as what EC2 refuses.
+    a_play(
+        "broken",
+        {
+            "block": [step("stopped", __instance_power_rounds="{{ nothing_of_the_sort }}")],
+            "rescue": [facts("after refusal")],
+        },
     ),
     a_play("hasty", step()),
 ]
@@ -263,6 +273,7 @@ def test_a_host_without_instance_is_left_alone(run):
                 f"--instance-ids {IDS['stuck']}",
             ],
         ),
+        ("broken", ["IT MAY STILL BE RUNNING AND COST MONEY", IDS["stuck"], "nothing_of_the_sort"]),
         ("hasty", [f"{IDS['stuck']} is stopping: ", "Wait until it is stopped"]),
     ],
 )

@@ -159,6 +159,17 @@ def test_every_boot_has_a_deadline_of_its_own(machine: Booted) -> None:
     assert "NextElapseUSecMonotonic=infinity" not in timers
 
 
+def test_a_deadline_ends_with_what_it_was_for(machine: Booted) -> None:
+    """The next round may start shortly before the last one's deadline, which must not cut it short."""
+    round_of = "/etc/systemd/system/instance-deadline.timer.d/round.conf"
+    assert machine.run("stat", "-c", "%n", round_of) == f"{round_of}\n"
+    machine.run("systemctl", "poweroff", check=False)
+    machine.off(20)
+    machine.on()
+    assert machine.run("stat", "-c", "%n", round_of, check=False) != f"{round_of}\n"
+    assert machine.run("systemctl", "is-active", "instance-deadline.timer") == "active\n"
+
+
 def test_a_new_instance_has_a_deadline_at_its_first_boot(machine: Booted) -> None:
     """What cloud-init is told to run at the first boot of one that has just been created."""
     template = (ROLES / "worker_fleet" / "templates" / "user_data.j2").read_text()

@@ -32,7 +32,7 @@ def test_the_first_round_brings_results_home_and_stops_the_machine(project: Proj
     assert re.search(r"svd\.PopulationSVD +22 +21 +0 +1 ", output), "the verdict has its table"
     summary = json.loads((sandbox / "first" / "summary.json").read_text())
     assert summary["commit"] == project.git("rev-parse", "HEAD")
-    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{7}", summary["round"])
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{7}-[0-9a-f]{4}", summary["round"])
     assert (sandbox / "first" / "log.txt").read_text().strip()
     assert "<html" in (sandbox / "first" / "report.html").read_text()
     with cloud(sandbox / "ec2") as client:
@@ -305,7 +305,7 @@ def test_a_control_node_that_is_killed(project: Project, sandbox: Path, ec2: Any
     refused = project.round(sandbox)
     assert refused.status == 2
     assert re.search(
-        r"i-0000000000000da7a is running: round \d{8}T\d{6}Z-[0-9a-f]{7} of \S+ is on it", refused.reason()
+        r"i-0000000000000da7a is running: round \d{8}T\d{6}Z-[0-9a-f]{7}-[0-9a-f]{4} of \S+ is on it", refused.reason()
     )
 
     command = project.command(sandbox, {})

@@ -37,7 +37,7 @@ def judge(instance: dict[str, Any], now: datetime, hours: float) -> dict[str, st
     tags = instance.get("tags") or {}
     launched = moment(str(instance["launch_time"])) or datetime.min.replace(tzinfo=UTC)
     deadline = moment(tags.get(DEADLINE, ""))
-    if deadline is None or deadline <= launched:  # none, or an earlier start's
+    if deadline is None or deadline <= launched or _is_of_earlier_start(tags, launched):
         deadline = launched + timedelta(hours=hours)
         why = f"runs since {_shown(launched)} without a deadline of its own, which allows {hours:g} h"
     else:
@@ -67,10 +67,15 @@ def instance_power_judged(instances: list[dict[str, Any]], now: float, hours: fl
 def instance_power_round_on(instance: dict[str, Any]) -> str:
     """Name the round that is on an instance; nothing if its tags are of an earlier start, or it has none."""
     tags = instance.get("tags") or {}
-    launched, started = moment(str(instance["launch_time"])), moment(tags.get(STARTED, ""))
-    if launched and started and started < launched - SLACK:
+    launched = moment(str(instance["launch_time"]))
+    if launched and _is_of_earlier_start(tags, launched):
         return ""
     return str(tags.get("round", ""))
+
+
+def _is_of_earlier_start(tags: dict[str, str], launched: datetime) -> bool:
+    started = moment(tags.get(STARTED, ""))
+    return started is not None and started < launched - SLACK
 
 
 def _shown(when: datetime) -> str:

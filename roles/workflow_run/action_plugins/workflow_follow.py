@@ -116,7 +116,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         status = self._follow(directory, float(self._task.args.get("limit", 0)))
         if status == "-":
             self._command(self._fill(LEAVE, directory))
-            self._show(b"(no longer followed: the run goes on, and its machine goes off when it has ended)")
+            self._show(b"(no longer followed: the run goes on alone)")
             return {**result, "left": True, "changed": False}
         cause = self._command(self._fill(CAUSE, directory))["stdout"].strip()
         collected = self._collect(directory, Path(artifacts))
