@@ -6,11 +6,14 @@ import argparse
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
+from jinja2 import nodes
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -81,6 +84,7 @@ def test_every_role_input_is_documented(role: str) -> None:
         assert heading in readme
     for name in _options(role):
         assert f"`{name}`" in readme, name
+    assert not re.findall(r"\| ([a-z]+[A-Z]\w*)", readme), "abbreviations and names keep their capitals"
     for name in re.findall(rf"^\| `({role}_\w+)` \|", readme, re.MULTILINE):
         assert name in _options(role) or f"{name}:" in _tasks(role), (
             f"{name} is documented but does not exist"
@@ -176,6 +180,50 @@ def _bad_play(role: str, entry: str, name: str) -> dict[str, Any]:
             check,
         ],
     }
+
+
+KINDS = {name: option["type"] for role in ROLES for name, option in _options(role).items()}
+CONDITIONS = {"when", "that", "until", "changed_when", "failed_when"}
+
+
+@pytest.mark.parametrize(
+    "folder", [*(f"roles/{role}" for role in ROLES if role != "instance_power"), "playbooks"]
+)
+def test_numbers_and_truth_may_be_given_as_words(folder: str) -> None:
+    """`-e name=1` is a text, which the specs accept and do not convert: whatever reckons with it does."""
+    found = []
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.suffix == ".j2":
+            found += [(path.name, name) for name in _taken_raw(path.read_text())]
+        elif path.suffix == ".yml" and path.parent.name not in ("defaults", "meta"):
+            found += [(path.name, name) for text in _templates(_read(path)) for name in _taken_raw(text)]
+    assert not found
+
+
+def _templates(value: Any, key: str = "") -> Iterator[str]:
+    """Yield every template of a file of tasks; conditions are some without their braces."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _templates(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _templates(one, key)
+    elif isinstance(value, str):
+        yield f"{{% if ({value}) %}}{{% endif %}}" if key in CONDITIONS else value
+
+
+def _taken_raw(text: str) -> list[str]:
+    """Inputs that are numbers or truths, and are compared, reckoned with or decided by as they were given."""
+    reckoning = (nodes.BinExpr, nodes.UnaryExpr, nodes.Compare, nodes.Operand, nodes.Slice)
+    tree = jinja2.Environment(autoescape=True).parse(text.replace("\\", "\\\\"))
+    pairs = [(parent, node) for parent in tree.find_all(nodes.Node) for node in parent.iter_child_nodes()]
+    return [
+        node.name
+        for parent, node in pairs
+        if isinstance(node, nodes.Name)
+        and KINDS.get(node.name) in ("int", "float", "bool")
+        and (isinstance(parent, reckoning) or getattr(parent, "test", None) is node)
+    ]
 
 
 def test_every_make_target_is_documented() -> None:

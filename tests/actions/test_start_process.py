@@ -7,13 +7,12 @@ import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ec2_support import until
 from jobs import Event, Job, WorkflowError, annotations
-from pressed import CPU, KEY, MEMORY, OWN, PASSWORD_OF_AWS, Lab, on_a_branch
+from pressed import CPU, MEMORY, OWN, PASSWORD_OF_AWS, Lab, on_a_branch
 
 pytestmark = pytest.mark.timeout(1800)
 BUTTON = "start_process.yaml"
@@ -87,12 +86,6 @@ def test_no_secret_is_shown_or_left(lab: Lab, pressed: dict[str, Job]) -> None:
             assert not [one for one in secrets if one in file.read_text(errors="replace")], file
     assert not (job.folder / "temp" / "worker_ssh_key").exists()
     assert not (job.workspace / "inventory" / "aws" / "from_secrets.yml").exists()
-
-
-def test_the_key_is_put_down_as_ssh_wants_it(lab: Lab, pressed: dict[str, Job], tmp_path: Path) -> None:
-    assert "\r" in KEY
-    said = pressed["round main"].env
-    assert said["WORKER_SSH_KEY_FILE"].endswith("/temp/worker_ssh_key")
 
 
 @pytest.mark.parametrize(

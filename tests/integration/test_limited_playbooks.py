@@ -1,4 +1,7 @@
-"""Every playbook with `--limit WORKER` alone, at an API that is silent: it tries, says so, and fails."""
+"""Every playbook with `--limit WORKER` alone, at an API that is silent: it tries, says so, and fails.
+
+And where no worker is left to it: it says so, and fails.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ec2_support import REPOSITORY
@@ -39,19 +43,24 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[i
         database = {"DJ_HOST": "db.invalid", "DJ_USER": "anna", "DJ_PASS": "secret"}
         inventory = lab_fleet(REPOSITORY, tmp_path_factory.mktemp("fleet"))
         words = ["-i", str(inventory), "--limit", "cpu1", "-e", json.dumps(given)]
-        runs = {
-            playbook: subprocess.Popen(
-                [f"{sys.prefix}/bin/ansible-playbook", playbook, *words],
-                cwd=REPOSITORY,
-                env=os.environ | database | {"ANSIBLE_NOCOLOR": "1", "AWS_MAX_ATTEMPTS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for playbook in PLAYBOOKS
-        }
-        ends = {playbook: " ".join(run.communicate(timeout=600)[0].split()) for playbook, run in runs.items()}
-        yield {playbook: (runs[playbook].returncode, text) for playbook, text in ends.items()}
+        yield together(words, **database)
+
+
+def together(words: list[str], **environment: str) -> dict[str, tuple[int, str]]:
+    """Run all playbooks at once with these words; return the exit status of each and what it said."""
+    runs = {
+        playbook: subprocess.Popen(
+            [f"{sys.prefix}/bin/ansible-playbook", playbook, *words],
+            cwd=REPOSITORY,
+            env=os.environ | environment | {"ANSIBLE_NOCOLOR": "1", "AWS_MAX_ATTEMPTS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for playbook in PLAYBOOKS
+    }
+    ends = {playbook: " ".join(run.communicate(timeout=600)[0].split()) for playbook, run in runs.items()}
+    return {playbook: (runs[playbook].returncode, text) for playbook, text in ends.items()}
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
@@ -61,3 +70,24 @@ def test_a_worker_alone_is_limit_enough(said: dict[str, tuple[int, str]], playbo
     assert "the EC2 API cannot be reached; check the network" in text, text
     assert PLAYBOOKS[playbook] in text, text
     assert "no hosts matched" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "other"),
+    [(["-i", "inventory/aws"], "playbooks/sweep.yml"), (["-i", "fleet", "--limit", "bystander"], "run.yml")],
+    ids=["no worker", "another host"],
+)
+def test_where_no_worker_is_left_nothing_is_taken_for_done(
+    tmp_path: Path, words: list[str], other: str
+) -> None:
+    """As the inventory is shipped, where only a sweep has anything to do; and a wrong limit."""
+    fleet = tmp_path / "fleet.yml"
+    hosts = {"hosts": {"bystander": {}}, "children": {"workers": {"hosts": {"cpu1": {}}}}}
+    fleet.write_text(json.dumps({"all": hosts}))
+    words = [str(fleet) if word == "fleet" else word for word in words]
+    ends = together([*words, "-e", "instance_power_endpoint_url=http://127.0.0.1:1"])
+    for playbook, (status, text) in ends.items():
+        if playbook != other:
+            assert status != 0, text
+            assert "No host of the group workers is left to work on (inventory, --limit)" in text, text
+            assert text.count("[ERROR]") == 1, text

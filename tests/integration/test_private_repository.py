@@ -14,6 +14,13 @@ from role_support import Outcome, play
 TOKEN = "ghp-a-token-that-nobody-may-see"
 ENVIRONMENT = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
+#: Stands for ssh: keeps its words, and runs the server's side of git here.
+SSH = """#!/bin/sh
+echo "$@" >>"{seen}"
+for last; do :; done
+exec sh -c "$last"
+"""
+
 #: Keeps the words and the environment of every process that git starts, then is git.
 WATCH = """#!/bin/sh
 ps -A -ww -o args >>"{seen}"
@@ -133,3 +140,27 @@ def test_what_would_give_the_credential_away_is_refused(
     said = find(tmp_path, "https://git.example.org/lab.git", **given).refusal()
     assert words in said
     assert TOKEN not in said
+
+
+def test_a_key_is_named_as_the_shell_would_have_it(tmp_path: Path, repository: Path) -> None:
+    """`~` is the home of whoever runs the round, for us and for ssh; what is not there is still refused."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "deploy_key").write_text("a key")
+    (tmp_path / "ssh").write_text(SSH.format(seen=tmp_path / "seen"))
+    (tmp_path / "ssh").chmod(0o755)
+    found = play(
+        "workflow_source",
+        tmp_path,
+        ("workflow_source_commit",),
+        {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        "preflight",
+        workflow_source_repository=f"git@git.example.org:{repository}",
+        workflow_source_key_file="~/.ssh/deploy_key",
+        workflow_source_known_hosts="~/.ssh/hosts",
+    )
+    commit = git("--git-dir", repository, "rev-parse", "main")
+    assert found.facts.get("workflow_source_commit") == commit, found.output
+    said = (tmp_path / "seen").read_text()
+    assert f"-i {tmp_path}/.ssh/deploy_key" in said
+    assert "-o ServerAliveCountMax=3 -o ServerAliveInterval=15" in said
+    assert f"-o UserKnownHostsFile={tmp_path}/.ssh/hosts" in said

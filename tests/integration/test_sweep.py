@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from clocks import wrong_clock
 from ec2_support import REPOSITORY, describe, emulator, started, state, until
+from listening_api import listening_api
 
 sys.path.insert(0, str(REPOSITORY / "roles" / "instance_power" / "filter_plugins"))
 from instance_power import instance_power_round_on, judge
@@ -121,6 +122,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         }
         hosts = {"vars": variables, "children": {"workers": {"hosts": workers}}}
         (folder / "hosts.yml").write_text(json.dumps({"all": hosts}))
+        dry = sweep(folder, {}, lambda: None, "--check")
+        untouched = {state(ec2, id_) for id_ in IDS.values()} | {state(other, FAR)}
         first = sweep(
             folder,
             wrong_clock(folder, 2),
@@ -130,10 +133,17 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         second = sweep(folder, wrong_clock(folder, -2), lambda: None)
         until(lambda: state(ec2, IDS["orphan"]) == "stopped")
         reason = describe(ec2, IDS["orphan"])["StateReason"]["Message"]
-        return {"first": first, "states": states, "second": second, "reason": reason}
+        return {
+            "dry": dry,
+            "untouched": untouched,
+            "first": first,
+            "states": states,
+            "second": second,
+            "reason": reason,
+        }
 
 
-def sweep(folder: Path, clock: dict[str, str], between: Callable[[], None]) -> tuple[int, str]:
+def sweep(folder: Path, clock: dict[str, str], between: Callable[[], None], *options: str) -> tuple[int, str]:
     """Run the playbook; do something between its two looks."""
     said = ""
     with subprocess.Popen(
@@ -142,6 +152,7 @@ def sweep(folder: Path, clock: dict[str, str], between: Callable[[], None]) -> t
             "-i",
             folder / "hosts.yml",
             "playbooks/sweep.yml",
+            *options,
         ],
         cwd=REPOSITORY,
         env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"} | clock,
@@ -159,6 +170,15 @@ def sweep(folder: Path, clock: dict[str, str], between: Callable[[], None]) -> t
 def tag(ec2: Any, instance: str, tags: dict[str, str]) -> None:
     given = [{"Key": key, "Value": value} for key, value in tags.items()]
     ec2.create_tags(Resources=[instance], Tags=given)
+
+
+def test_a_dry_run_says_what_it_would_stop(swept: dict[str, Any]) -> None:
+    status, said = swept["dry"]
+    assert status == 0, said
+    assert swept["untouched"] == {"running"}
+    [here, there] = re.findall(r"it would stop:\s+(.*)", said)
+    assert {IDS["orphan"], IDS["worker"]} <= set(f"{here}, {there}".split(", "))
+    assert "stopped: " not in said
 
 
 def test_what_is_overdue_is_stopped_and_nothing_else(swept: dict[str, Any]) -> None:
@@ -203,3 +223,23 @@ def test_it_says_what_it_thinks_of_each(swept: dict[str, Any]) -> None:
         FAR: "overdue",
     }
     assert "round 20261122T180000Z-0123456 of anna" in said
+
+
+def test_without_workers_the_region_of_the_inventory_is_swept() -> None:
+    """As the inventory for AWS is shipped, with the credentials of the environment."""
+    own = {"AWS_ACCESS_KEY_ID": "anna", "AWS_SECRET_ACCESS_KEY": "x", "AWS_MAX_ATTEMPTS": "1"}
+    with listening_api() as (url, asked):
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("ansible-playbook"),
+                *("-i", "inventory/aws", "playbooks/sweep.yml"),
+                *("-e", f"instance_power_endpoint_url={url}"),
+            ],
+            cwd=REPOSITORY,
+            env=os.environ | own,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2, done.stdout
+    assert re.search(r"Credential=anna/\d+/us-east-1/ec2/", asked[0]["Authorization"])

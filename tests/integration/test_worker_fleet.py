@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from listening_api import listening_api
 from moto_ec2 import moto_server
 from role_support import ROOT, play
 
@@ -129,6 +130,26 @@ def playbook(name: str, url: str, answer: str = "", **more: object) -> str:
         os.close(theirs)
         os.close(terminal)
     return f"{done.returncode}: {' '.join(done.stdout.split())}"
+
+
+@pytest.mark.parametrize("token", ["of an hour", ""])
+def test_temporary_credentials_are_given_whole(tmp_path: Path, token: str) -> None:
+    """The environment's token, which belongs to other keys, is not mixed in."""
+    given = {
+        "worker_fleet_name": "lab",
+        "worker_fleet_confirm": "lab",
+        "worker_fleet_region": "eu-west-1",
+        "worker_fleet_access_key": "any",
+        "worker_fleet_secret_key": "any",
+        "worker_fleet_session_token": token,
+    }
+    environment = {"NO_PROXY": "*", "AWS_SESSION_TOKEN": "of somebody else", "AWS_MAX_ATTEMPTS": "1"}
+    with listening_api() as (url, asked):
+        done = play(
+            "worker_fleet", tmp_path, (), environment, "destroy", worker_fleet_endpoint_url=url, **given
+        )
+    assert done.status == 2, done.output
+    assert (asked[0]["X-Amz-Security-Token"] or "") == token
 
 
 def test_a_fleet_is_created_once_and_destroyed_by_name(tmp_path: Path, url: str) -> None:

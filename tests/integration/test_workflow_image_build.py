@@ -27,18 +27,25 @@ def engine() -> Iterator[docker.DockerClient]:
 def test_old_images_go_but_one_in_use_stays(
     engine: docker.DockerClient, source: Path, tmp_path: Path
 ) -> None:
+    """A container of a round that was never launched, or has died, does not count; one that runs does."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    container = None
+    of_a_round = {"labels": {"datajoint-round": "20260101T000000Z-0123456"}}
+    made = []
     try:
-        for commit in COMMITS[:3]:
+        for commit, own in zip(COMMITS[:4], ({}, of_a_round, of_a_round, {}), strict=True):
             outcome = make(tmp_path, source, name=name, commit=commit, keep=1)
             assert outcome.status == 0, outcome.output
-            container = container or engine.containers.create(f"{name}:{commit}", ["true"])
+            made.append(engine.containers.create(f"{name}:{commit}", ["sleep", "600"], **own))
+            if commit == COMMITS[2]:
+                made[2].start()
         tags = {tag for image in engine.images.list(name) for tag in image.tags}
-        assert tags == {f"{name}:{commit}" for commit in (COMMITS[0], COMMITS[2])}
+        assert tags == {f"{name}:{commit}" for commit in (COMMITS[0], COMMITS[2], COMMITS[3])}
+        with pytest.raises(docker.errors.NotFound):
+            made[1].reload()
     finally:
-        if container:
-            container.remove()
+        for container in engine.containers.list(all=True, ignore_removed=True):
+            if container in made:
+                container.remove(force=True)
         for image in engine.images.list(name):
             engine.images.remove(image.tags[0])
 

@@ -28,6 +28,7 @@ class SharedQueue:
 
     directory: Path
     server: Server
+    reach: tuple[str, ...] = ()
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """Variables of a worker that computes the keys; each is held until somebody opens the gate."""
@@ -42,6 +43,15 @@ class SharedQueue:
             "round_environment": environment | {name: str(value) for name, value in more.items()},
             "workflow_image_base": DEPENDENCIES,
         }
+
+    @contextmanager
+    def lost(self) -> Iterator[None]:
+        """Have no server for a while."""
+        assert embedded_database("stop", self.directory).returncode == 0
+        try:
+            yield
+        finally:
+            assert embedded_database("start", self.directory, *self.reach).returncode == 0
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the server; nothing where the tables are not there yet."""
@@ -142,4 +152,4 @@ def shared_queue(ec2: Path) -> Iterator[SharedQueue]:
         reach = ("--address", network["gateway"], "--clients", network["network"])
         started = embedded_database("start", directory, *reach)
         assert started.returncode == 0, started.stderr
-        yield SharedQueue(directory, embedded_server(directory))
+        yield SharedQueue(directory, embedded_server(directory), reach)

@@ -1,7 +1,7 @@
 """A pipeline whose keys take their time, and that leaves evidence of every commit.
 
 SLOW_STEPS says how many keys there are (more each time, never fewer), SLOW_SECONDS how long each takes. With
-SLOW_GATE, a key is held half done until the file of that name is there.
+SLOW_GATE, a key is held half done until the file of that name is there. SLOW_FAIL names one that fails.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Slow(dj.Computed):
         self.Half.insert1({**key, "half": 1})
         time.sleep(seconds)
         _wait_at_the_gate()
+        if str(key["step"]) == os.environ.get("SLOW_FAIL"):
+            raise ValueError("a step too far")
         self.Half.insert1({**key, "half": 2})
         Witness.insert1({**key, "token": secrets.token_hex(16)})
 

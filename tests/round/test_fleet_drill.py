@@ -3,10 +3,10 @@
 All but one fail; none keeps another from its work (one answers only after others have begun theirs), and each
 is stopped in the end. Those that come to compute share one queue, and lose nothing. Proven here: populate
 succeeds, though SSH drops and returns and the instance hangs in stopping; clone fails, and the stop after it;
-build fails; the disk is full; the Docker daemon dies;
-credentials expire while the run is followed; capacity never comes; the deadline passes during a build, with
-a control node and, killed, without one; a control node's clock is two hours slow. `test_stop_drill.py` names
-the rest.
+build fails; SSH drops for good during one; the disk is full; the Docker daemon dies; the database is down at
+the start; credentials expire while the run is followed; capacity never comes; the deadline passes during a
+build, with a control node and, killed, without one; a control node's clock is two hours slow.
+`test_stop_drill.py` names the rest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ WORKERS: dict[str, dict[str, Any]] = {
     "clone": {"workflow_source_ship": False},
     "build": {"workflow_source_version": "broken", "round_connect_timeout": 900},
     "late": {"workflow_source_version": "endless", "instance_deadline_hours": 0.025, **HOURS},
+    "cut": {"workflow_source_version": "endless"},
     "full": {},
+    "nowhere": {"workflow_settings_port": 1},
     "engine": {},
     "expired": {},
     "never": {"instance_power_capacity_attempts": 2, "instance_power_capacity_backoff_seconds": 0.1},
@@ -165,6 +167,12 @@ def fleet(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         remove(home / "ec2")
 
 
+def builds(machine: Booted) -> bool:
+    """Whether the build that never ends is under way."""
+    said = machine.run("pgrep", "-f", "sleep 600", check=False)
+    return re.fullmatch(r"(\d+\n)+", said) is not None
+
+
 @pytest.fixture(scope="module")
 def verdicts(fleet: Fleet) -> dict[str, str]:
     """One round of the fleet; what its verdict says of each worker, on one line each."""
@@ -174,8 +182,10 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     silent = fleet.machines["build"].run("rm", "/etc/ssh/sshd_not_to_be_run")
     assert silent == "", "it has not answered so far"
     fleet.machines["build"].run("systemctl", "start", "ssh.service")
+    until(lambda: builds(fleet.machines["cut"]) or node.process.poll() is not None, 600)
     fleet.cloud.order(
         *LASTING,
+        {"machine": "no_network", "instance": IDS["cut"]},
         {"machine": "no_network", "instance": IDS["good"], "seconds": 4},
         {"access_key": "expired", "code": "RequestExpired", "times": 999},
     )
@@ -190,10 +200,14 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
     (fleet.home / "output").write_text(node.output)
     verdict = re.sub(r"\s+", " ", node.output.rpartition("TASK [Show the verdict]")[2])
     left = fleet.machines["refused"].state()
+    ordered = json.loads((fleet.cloud.folder / "faults.json").read_text())
+    [hung] = [fault["times"] == 0 for fault in ordered if fault.get("machine") == "hang_in_stopping"]
+    after = fleet.machines["good"].state() if hung else "it did not hang"
     fleet.machines["refused"].api.stop_instances(InstanceIds=[IDS["refused"]])
     found = {
         "status": str(status),
         "left": left,
+        "good after": after,
         "end": verdict.partition("TASK [")[2],
         "output": node.output,
     }
@@ -206,6 +220,7 @@ def verdicts(fleet: Fleet) -> dict[str, str]:
 
 def test_every_instance_is_stopped(fleet: Fleet, verdicts: dict[str, str]) -> None:
     """But for one whose stop was refused, and whose verdict says so besides why its round failed."""
+    assert verdicts["good after"] == "stopped", "the round waits while an instance hangs in stopping"
     assert verdicts["left"] == "running"
     assert "could not be fetched" in verdicts["refused"]
     assert "these credentials may not do that" in verdicts["refused"]
@@ -237,6 +252,11 @@ def test_nothing_is_lost_and_the_workers_share_one_queue(fleet: Fleet, verdicts:
         ("clone", r"could not be fetched at .*git repository.*Check the repository, the version and"),
         ("build", r"source/Dockerfile: step .*exit 42\) failed: exit status 42.*mend what"),
         ("late", r"went off in the middle .*Instance initiated shutdown.*instance_deadline_hours"),
+        (
+            "cut",
+            r"The connection to cut is lost .*: look at the network between here and there, and run again",
+        ),
+        ("nowhere", r"cannot be reached"),
         ("full", r"No space left on device.*free space there, or enlarge it"),
         ("engine", r"the Docker engine does not answer any more: see journalctl -u docker"),
         ("expired", r"the AWS credentials have expired; sign in again.*IT MAY STILL BE RUNNING"),
@@ -253,12 +273,7 @@ def test_a_control_node_that_is_killed_during_a_build(fleet: Fleet, verdicts: di
     fleet.cloud.order()
     machine = fleet.machines["late"]
     node = fleet.round("late")
-
-    def builds() -> bool:
-        said = machine.run("pgrep", "-f", "sleep 600", check=False)
-        return re.fullmatch(r"(\d+\n)+", said) is not None
-
-    until(lambda: builds() or node.process.poll() is not None, 600)
+    until(lambda: builds(machine) or node.process.poll() is not None, 600)
     assert node.process.poll() is None, node.output[-3000:]
     node.kill()
     assert machine.state() == "running"

@@ -3,15 +3,15 @@
 One emulated machine that boots, one database with one small queue. The rounds that fail come first, each with
 keys in hand; the last ones compute what those have left. The other cases, and where they are proven:
 
-- populate succeeds; clone or build fails; disk full; the Docker daemon dies; SSH drops and returns;
-  credentials expire while following; an instance hangs in stopping; capacity never comes; the deadline passes
-  during a build; the control node is killed during a build; its clock is two hours slow: test_fleet_drill.py
-- some keys fail; the control node is killed before launch; the database is down at the start; a second round
-  on a busy worker: test_round.py
+- populate succeeds; clone or build fails; disk full; the Docker daemon dies; SSH drops and returns, or drops
+  for good during a build; the database is down at the start; credentials expire while following; an instance
+  hangs in stopping; capacity never comes; the deadline passes during a build; the control node is killed
+  during a build; its clock is two hours slow: test_fleet_drill.py
+- the control node is killed before launch: test_round.py
 - the control node is killed between the start of the instance and its deadline: test_setup.py
-- the database is lost during the run: test_lost_database.py
+- the database is lost during the run, on a machine that is this one: test_lost_database.py
 - a stop that cannot be confirmed; two rounds at the same moment: tests/integration/test_instance_power.py
-- the sweep (orphan, held, healthy): tests/integration/test_sweep.py
+- the sweep (held, healthy, and more orphans): tests/integration/test_sweep.py
 - the unit and the deadline by themselves: tests/integration/test_unit_of_a_round.py
 """
 
@@ -21,6 +21,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,9 @@ def test_a_container_that_is_killed(drill: Drill) -> None:
     timer = drill.machine.run("systemctl", "show", "instance-deadline.timer", "--property=TimersCalendar")
     assert "OnCalendar" in timer
     drill.machine.put(fake_cloud_init(drill.home), "/usr/local/bin/cloud-init")
+    second = drill.play()
+    assert second.end() == 2, second.output[-3000:]
+    assert re.search(r"i-\w+ is running: round \S+ of \S+ is on it since", " ".join(second.output.split()))
     drill.machine.run("docker", "kill", "--signal=KILL", drill.container())
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
@@ -154,6 +158,17 @@ def test_a_container_that_hangs_past_its_limit(drill: Drill) -> None:
     assert node.end() == 2, node.output[-3000:]
     assert drill.machine.state() == "stopped"
     assert "its time limit of 45 s was reached (workflow_run_limit_hours)" in node.output
+    assert drill.is_kept(held), drill.queue.keys()
+
+
+def test_a_database_that_is_lost_during_a_run(drill: Drill) -> None:
+    more = drill.queue.settings(SLOW_STEPS=KEYS, SLOW_SECONDS=0.2, WORKFLOW_PATIENCE=2)
+    node = drill.play(**more)
+    held = drill.in_hand(node)
+    with drill.queue.lost():
+        assert node.end() == 2, node.output[-3000:]
+    assert drill.machine.state() == "stopped"
+    assert "the connection to the database was lost" in " ".join(node.output.split()), node.output[-3000:]
     assert drill.is_kept(held), drill.queue.keys()
 
 
@@ -225,3 +240,27 @@ def test_a_round_that_is_not_followed_can_be_followed_later(drill: Drill) -> Non
     assert drill.summary()["verdict"] == "succeeded"
     assert drill.summary()["message"] == "nothing was due"
     assert drill.queue.unfinished() == []
+
+
+def test_some_keys_fail(drill: Drill) -> None:
+    """The others are done; the verdict says which one failed, and why."""
+    more = drill.queue.settings(SLOW_STEPS=KEYS + 3, SLOW_FAIL=KEYS, SLOW_GATE="")
+    node = drill.play(**more)
+    assert node.end() == 2, node.output[-3000:]
+    assert drill.machine.state() == "stopped"
+    said = " ".join(node.output.split())
+    assert "rehearsal1: failed" in said
+    assert re.search(rf"failed: slow_pipeline.Slow .*step.*{KEYS}.*a step too far", said), said[-3000:]
+    assert drill.queue.unfinished() == [f"key {KEYS} failed", f"key {KEYS}: error"]
+
+
+def test_a_sweep_stops_an_orphan(drill: Drill) -> None:
+    """On since its deadline has passed, with nobody who looks after it."""
+    drill.machine.on()
+    deadline = {"Key": "round_deadline", "Value": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    drill.machine.api.create_tags(Resources=[WORKER], Tags=[deadline])
+    sweep = drill.play("playbooks/sweep.yml", instance_power_sweep_pause_seconds=1)
+    assert sweep.end() == 0, sweep.output[-3000:]
+    assert re.search(rf"stopped:\s+{WORKER}", sweep.output)
+    assert drill.machine.state() == "stopped"
+    assert drill.machine.reason().startswith("Client.UserInitiatedShutdown")

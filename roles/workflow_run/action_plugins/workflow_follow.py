@@ -6,6 +6,8 @@ import base64
 import shlex
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ansible.utils.display import Display
 DOCUMENTATION = r"""
 name: workflow_follow
 short_description: Show a run's log while it is written, then take the results home
+description: In check mode the run is left to itself at once, and nothing is taken home.
 options:
   directory:
     description: The round's directory, with output/log.txt and, at the end, exit_status.
@@ -107,6 +110,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._me = uuid.uuid4().hex
         self._host = (task_vars or {}).get("inventory_hostname", "")
         self._patience = float(self._task.args.get("patience", 600))
+        if self._task.check_mode:
+            self._show(b"(a dry run: it is left alone, and not followed)")
+            return {**result, "left": True, "changed": False}
         status = self._follow(directory, float(self._task.args.get("limit", 0)))
         if status == "-":
             self._command(self._fill(LEAVE, directory))
@@ -154,11 +160,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return script.format(directory=shlex.quote(directory), offset=offset, me=self._me, known=KNOWN)
 
     def _command(self, command: str) -> dict[str, Any]:
-        """Run a command on the worker; try again while the connection is lost and patience lasts."""
+        """Run a command on the worker."""
+        answer: dict[str, Any] = self._patiently(lambda: self._low_level_execute_command(command))
+        return answer
+
+    def _patiently(self, attempt: Callable[[], Any]) -> Any:
+        """Do something on the worker; try again while the connection is lost and patience lasts."""
         lost_at = None
         while True:
             try:
-                answer: dict[str, Any] = self._low_level_execute_command(command)
+                answer = attempt()
             except AnsibleConnectionFailure as error:
                 if lost_at is None:
                     lost_at = time.monotonic()
@@ -183,7 +194,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         listed = self._command(f"cd {quoted}/output && ls -1")["stdout"].split()
         collected = [name for name in RESULTS if name in listed]
         for name in collected:
-            self._connection.fetch_file(f"{directory}/output/{name}", str(artifacts / name))
+            there, here = f"{directory}/output/{name}", str(artifacts / name)
+            self._patiently(partial(self._connection.fetch_file, there, here))
         self._command(self._fill(DONE, directory))
         return collected
 
