@@ -186,9 +186,7 @@ KINDS = {name: option["type"] for role in ROLES for name, option in _options(rol
 CONDITIONS = {"when", "that", "until", "changed_when", "failed_when"}
 
 
-@pytest.mark.parametrize(
-    "folder", [*(f"roles/{role}" for role in ROLES if role != "instance_power"), "playbooks"]
-)
+@pytest.mark.parametrize("folder", [*(f"roles/{role}" for role in ROLES), "playbooks"])
 def test_numbers_and_truth_may_be_given_as_words(folder: str) -> None:
     """`-e name=1` is a text, which the specs accept and do not convert: whatever reckons with it does."""
     found = []

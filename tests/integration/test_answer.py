@@ -10,7 +10,10 @@ from ec2_support import REPOSITORY, outcomes, play, refusal
 
 @pytest.mark.parametrize(
     ("private", "words"),
-    [(False, "i-0123 has no public address: set instance_power_use"), (True, "i-0123 has no private address")],
+    [
+        (False, "i-0123 has no public address: set instance_power_use"),
+        (True, "i-0123 has no private address"),
+    ],
 )
 def test_an_instance_without_an_address(tmp_path: Path, private: bool, words: str) -> None:
     given = {

@@ -74,7 +74,7 @@ def test_a_worker_alone_is_limit_enough(said: dict[str, tuple[int, str]], playbo
 
 @pytest.mark.parametrize(
     ("words", "other"),
-    [(["-i", "inventory/aws"], "playbooks/sweep.yml"), (["-i", "fleet", "--limit", "bystander"], "run.yml")],
+    [(["-i", "inventory/aws"], "playbooks/sweep.yml"), (["-i", "fleet", "--limit", "bystander"], "")],
     ids=["no worker", "another host"],
 )
 def test_where_no_worker_is_left_nothing_is_taken_for_done(

@@ -38,7 +38,12 @@ def at(hours: float, start: datetime = NOW) -> str:
         (-3, {"round_deadline": at(-5)}, "healthy", "without a deadline of its own"),
         (-25, {"round_deadline": at(-30)}, "overdue", "which allows 24 h"),
         (-25, {"round_started": at(-30), "round_deadline": at(1)}, "overdue", "which allows 24 h"),
-        (-25, {"round_started": at(-25), "round_deadline": at(1)}, "healthy", "deadline 2026-11-22T19:00:00Z"),
+        (
+            -25,
+            {"round_started": at(-25), "round_deadline": at(1)},
+            "healthy",
+            "deadline 2026-11-22T19:00:00Z",
+        ),
         (-25, {}, "overdue", "without a deadline of its own"),
         (-25, {"round_deadline": "tomorrow"}, "overdue", "without a deadline of its own"),
         (

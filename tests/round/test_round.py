@@ -305,7 +305,8 @@ def test_a_control_node_that_is_killed(project: Project, sandbox: Path, ec2: Any
     refused = project.round(sandbox)
     assert refused.status == 2
     assert re.search(
-        r"i-0000000000000da7a is running: round \d{8}T\d{6}Z-[0-9a-f]{7}-[0-9a-f]{4} of \S+ is on it", refused.reason()
+        r"i-0000000000000da7a is running: round \d{8}T\d{6}Z-[0-9a-f]{7}-[0-9a-f]{4} of \S+ is on it",
+        refused.reason(),
     )
 
     command = project.command(sandbox, {})

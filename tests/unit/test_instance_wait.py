@@ -36,9 +36,7 @@ class Instance:
         self.now += seconds
 
     def wait(self, timeout: float = 20.0, rounds: tuple[str, ...] = ()) -> dict[str, Any]:
-        return wait(
-            self.look, ["stopped", "terminated"], rounds, timeout, 5.0, self.sleep, lambda: self.now
-        )
+        return wait(self.look, ["stopped", "terminated"], rounds, timeout, 5.0, self.sleep, lambda: self.now)
 
 
 def test_a_wanted_state_ends_it_at_once() -> None:

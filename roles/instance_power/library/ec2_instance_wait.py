@@ -19,8 +19,7 @@ DOCUMENTATION = r"""
 module: ec2_instance_wait
 short_description: Look at an instance until it is in one of some states, or the time is over
 description:
-  - One process for all looks. amazon.aws.ec2_instance_info, tried again by Ansible, is a process for each, which
-    costs as much computing as the rest of a look a hundred times over.
+  - One process for all looks; amazon.aws.ec2_instance_info, which Ansible tries again, would be one for each.
   - An error of the API is one more reason to look again; if the last look fails so does the module.
 options:
   instance_id:
@@ -42,8 +41,8 @@ options:
     default: 5
   rounds:
     description:
-      - If any are given, a tag C(round) with another value than these ends the waiting too, unless the instance
-        is off.
+      - If any are given, a tag C(round) with another value than these ends the waiting too, unless the
+        instance is off.
     type: list
     elements: str
     default: []
