@@ -104,10 +104,41 @@ def hosts(silent_port: int) -> dict[str, dict[str, object]]:
         "seizer": late | {"instance_power_instance_id": IDS["seized"], "instance_power_force": True},
         "hasty": {"instance_power_instance_id": IDS["stuck"], "instance_power_accept_stopping": False},
         "broken": {"instance_power_instance_id": IDS["stuck"]},
+        "gone": {"instance_power_instance_id": IDS["stuck"], "instance_power_claimed": False},
         "expired": by_id | {"instance_power_access_key": "expired"},
         "late_clock": by_id | {"instance_power_access_key": "late_clock"},
         "unreachable": by_id | {"instance_power_endpoint_url": f"http://127.0.0.1:{silent_port}"},
         "none": {},
+    }
+
+
+def stop_of_one_that_ran_a_moment_ago() -> dict[str, object]:
+    """Stop an instance that EC2 shows as stopping by the time it is asked to stop it."""
+    seen = {"state": {"name": "running"}, "instance_id": IDS["stuck"], "tags": {}}
+    inputs = {
+        "instance_power_state": "stopped",
+        "instance_power_found_id": IDS["stuck"],
+        "instance_power_stop_timeout": 0.4,
+    }
+    names = ("region", "endpoint_url", "access_key", "secret_key")
+    return {
+        "block": [
+            {"ansible.builtin.set_fact": {"__instance_power_seen": {"instances": [seen]}}},
+            {
+                "ansible.builtin.include_role": {"name": "instance_power", "tasks_from": "stop"},
+                "vars": inputs,
+            },
+        ],
+        "delegate_to": "localhost",
+        "become": False,
+        "module_defaults": {
+            "group/amazon.aws.aws": {name: f"{{{{ instance_power_{name} }}}}" for name in names}
+            | {"profile": ""}
+        },
+        "vars": {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        },
     }
 
 
@@ -127,7 +158,7 @@ COMMON = {
     "instance_power_capacity_backoff_seconds": "0.5",
 }
 PLAYS = [
-    a_play("all:!stuck:!hasty:!broken:!checked:!seizer", step()),
+    a_play("all:!stuck:!hasty:!broken:!gone:!checked:!seizer", step()),
     a_play("plain:scarce:barren:forbidden:joiner:taker:none", step("running"), facts("after start")),
     a_play("plain:taker", step("running"), facts("after second start")),
     # Its preflight found the instance of `scarce` still stopped, which has started it since. Early and late
@@ -147,6 +178,7 @@ PLAYS = [
         "stuck",
         {"block": [step("stopped", instance_power_stop_timeout="0.4")], "rescue": [facts("after refusal")]},
     ),
+    a_play("gone", {"block": [stop_of_one_that_ran_a_moment_ago()], "rescue": [facts("after refusal")]}),
     # What breaks within the role on its way to the stop must be as loud as what EC2 refuses.
     a_play(
         "broken",
@@ -273,6 +305,7 @@ def test_a_host_without_instance_is_left_alone(run):
                 f"--instance-ids {IDS['stuck']}",
             ],
         ),
+        ("gone", [f"{IDS['stuck']} is still stopping after 0.4 s"]),
         ("broken", ["IT MAY STILL BE RUNNING AND COST MONEY", IDS["stuck"], "nothing_of_the_sort"]),
         ("hasty", [f"{IDS['stuck']} is stopping: ", "Wait until it is stopped"]),
     ],

@@ -257,8 +257,9 @@ def test_some_keys_fail(drill: Drill) -> None:
 def test_a_sweep_stops_an_orphan(drill: Drill) -> None:
     """On since its deadline has passed, with nobody who looks after it."""
     drill.machine.on()
-    deadline = {"Key": "round_deadline", "Value": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
-    drill.machine.api.create_tags(Resources=[WORKER], Tags=[deadline])
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    tags = [{"Key": name, "Value": now} for name in ("round_started", "round_deadline")]
+    drill.machine.api.create_tags(Resources=[WORKER], Tags=tags)
     sweep = drill.play("playbooks/sweep.yml", instance_power_sweep_pause_seconds=1)
     assert sweep.end() == 0, sweep.output[-3000:]
     assert re.search(rf"stopped:\s+{WORKER}", sweep.output)
