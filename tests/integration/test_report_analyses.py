@@ -144,7 +144,7 @@ shared_variance.SharedVarianceParams.insert1({**row, 'shared_variance_params': '
     pieces = re.split(r"<h3>([a-z_]+\.\w+)</h3>", html[html.index('id="results"') :])
     drawn = dict(zip(pieces[1::2], pieces[2::2], strict=True))
     assert "parameters mesoscope and smaller</h4>" in drawn["lds.LDS"]
-    assert "1 system in the database with these parameters, the largest of those" in drawn["lds.LDS"]
+    assert "1 system in the database with these parameters; the set is the largest" in drawn["lds.LDS"]
     assert "1 more parameter set not drawn" in drawn["lds.LDS"]
     assert "shared: parameters other</h4>" in drawn["shared_variance.SharedVariance"]
     assert "1 epoch with these parameters" in drawn["shared_variance.SharedVariance"]

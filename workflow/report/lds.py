@@ -95,7 +95,7 @@ def _eigenvalues(kind: _Kind, done: Done) -> Iterator[Figure]:
         svg = inline_svg(canvas, kind.name, "Eigenvalues in the complex plane and their time constants")
     yield Figure(
         f"Dynamics: eigenvalues and their time constants, parameters {' and '.join(params.values())}",
-        f"{count(len(chosen), 'system')} in the database with these parameters, {why}."
+        f"{count(len(chosen), 'system')} in the database with these parameters; the set is {why}."
         f"{more_sets(every, by)} Left: eigenvalues of the dynamics, per time bin, and the unit circle; on "
         "the circle, activity neither grows nor decays. Right: how long each mode lasts and how fast it "
         "rotates. Those on or outside the circle have no time constant.",

@@ -58,7 +58,7 @@ def shared_variances(done: Sequence[Mapping[str, Any]]) -> Iterator[Figure]:
     of_all = "" if len(shown) == len(rows) else f" of {number(len(rows))} in the database"
     yield Figure(
         f"How much of the variance is shared: parameters {rows[0][_PARAMS]}",
-        f"{count(len(shown), 'epoch')}{of_all} with these parameters, {why}."
+        f"{count(len(shown), 'epoch')}{of_all} with these parameters; the set is {why}."
         f"{more_sets(every, [_PARAMS])} For each shared component, found in the training blocks, the "
         "part of its variance in the test blocks that both halves of the population have in common. Around 0 "
         "(grey line), nothing is shared.",
