@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from loopback import Quiet, served
 
-class _Handler(BaseHTTPRequestHandler):
+
+class _Handler(Quiet, BaseHTTPRequestHandler):
     """Checks the credential, then lets git's own CGI program answer."""
 
     folder: Path
@@ -58,9 +59,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 -- as the base class calls it
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing: the requests are the test's own."""
-
 
 @contextmanager
 def git_server(folder: Path, user: str, token: str) -> Iterator[tuple[str, list[str]]]:
@@ -69,12 +67,5 @@ def git_server(folder: Path, user: str, token: str) -> Iterator[tuple[str, list[
     kind = type(
         "Handler", (_Handler,), {"folder": folder, "credential": f"{user}:{token}", "refused": refused}
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", refused
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(kind) as url:
+        yield url, refused
