@@ -48,8 +48,9 @@ class Copy(dj.Computed):
 '''
 
 
-#: Tasks, as their names begin, that wait for EC2, for the boot, and for the engine.
+#: Tasks, as their names begin, that wait for EC2, for the boot, and for the engine: from StartInstances on.
 WAITING = (
+    "instance_power : Ask EC2 to start the instance",
     "instance_power : Wait until the instance is",
     "instance_power : Read the console output until",
     "Wait until the machine answers",
@@ -132,7 +133,11 @@ class Rehearsal:
             return Round(0.0, 0.0, image)
         ended = max(start + key["seconds"] for start, key in zip(began, summary["keys"], strict=True))
         asked, first = self.logged("StartInstances"), min(began)
-        waited = sum(task.seconds for task in tasks if task.name.startswith(WAITING) and task.end > asked)
+        waited = sum(
+            task.end - max(task.start, asked)
+            for task in tasks
+            if task.name.startswith(WAITING) and task.end > asked
+        )
         [launched] = [task.end for task in tasks if task.name == LAUNCH]
         return Round(
             first - asked,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+from instance_power_modules import ec2_instance_claim
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "roles" / "instance_power" / "library"))
-from ec2_instance_claim import Claim, ClaimError
+Claim, ClaimError = ec2_instance_claim.Claim, ec2_instance_claim.ClaimError
 
 NOW = "Sun, 22 Nov 2026 18:00:00 GMT"
 OURS, THEIRS, OLD = {"round": "ours"}, {"round": "theirs"}, {"round": "old"}

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from ansible.module_utils.instance_power_look import looker, wait
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from ansible_collections.amazon.aws.plugins.module_utils.retries import AWSRetry
 
@@ -47,6 +48,19 @@ options:
     description: Whether it is started; otherwise it is on already, and no round's.
     type: bool
     default: true
+  states:
+    description: If any are given, an instance that is the caller's is looked at until it is in one of these.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds after which there is one last look.
+    type: float
+    default: 300
+  poll_seconds:
+    description: Seconds between two looks.
+    type: float
+    default: 5
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -71,6 +85,13 @@ previous:
   description: State of the instance before it was asked to start; empty if that is not known.
   type: str
   returned: success
+instances:
+  description:
+    - The instance as it was seen last, in the words of amazon.aws.ec2_instance_info. It is missing where
+      nothing could be seen, which takes nothing from the claim.
+  type: list
+  elements: dict
+  returned: if O(states) are given
 started:
   description: Whether the failure came after the start.
   type: bool
@@ -209,23 +230,32 @@ def main() -> None:
             "hours": {"type": "float", "default": 0},
             "before": {"type": "str", "default": ""},
             "start": {"type": "bool", "default": True},
+            "states": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "float", "default": 300},
+            "poll_seconds": {"type": "float", "default": 5},
         },
         supports_check_mode=True,
     )
     if module.check_mode:
         module.exit_json(changed=True, claimed=False, previous="stopped")
+    given = module.params
+    patient = module.client("ec2", retry_decorator=AWSRetry.jittered_backoff())
     claim = Claim(
         module.client("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 1})),
-        module.client("ec2", retry_decorator=AWSRetry.jittered_backoff()),
-        module.params["instance_id"],
-        module.params["tags"],
-        module.params["hours"],
-        module.params["before"],
+        patient,
+        given["instance_id"],
+        given["tags"],
+        given["hours"],
+        given["before"],
     )
     try:
-        found = claim.start() if module.params["start"] else claim.take()
+        found = claim.start() if given["start"] else claim.take()
     except ClaimError as failure:
         module.fail_json_aws(failure.error, claimed=failure.claimed, started=failure.started)
+    if given["states"] and found["claimed"]:
+        look = looker(patient, given["instance_id"])
+        with suppress(BotoCoreError, ClientError):
+            found["instances"] = [wait(look, given["states"], given["timeout"], given["poll_seconds"])]
     module.exit_json(changed=found["claimed"], **found)
 
 
