@@ -2,6 +2,10 @@
 
 The image is of one layer, and its program has nothing to compute: it writes the summary and ends. What the
 machines do they do on the cores of this computer, on AWS on their own: what is found is an upper bound.
+
+On AWS a change of state lasts: over four months somebody's instances took 33 s to boot and 9 s to stop, on
+average (github.com/kelda/kelda, pull request 755). Here `pending` and `stopping` are given 10 s each, with the
+machine's own boot on top; and in a second row next to nothing: all that is left then is what these cores compute.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from bench.registry import Options, Row, benchmark
 
 WORKERS = 8
 CORES = os.cpu_count() or 1
+
+#: Seconds for which `pending` and `stopping` last; how many times one worker's round eight workers' may take.
+LAGS = {10.0: 2.0, 0.3: None}
 
 DOCKERFILE = """ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
@@ -76,8 +83,8 @@ class Fleet(Rehearsal):
         identity = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
         self.run("git", *identity, "commit", "--quiet", f"--message={self.count}", at=self.repository)
 
-    def round_on(self, workers: str) -> _Cost:
-        """Run a round of changed code on some of them."""
+    def round_on(self, workers: str, lag: float) -> _Cost:
+        """Run a round of changed code on some of them; EC2's states last for so many seconds."""
         self.change()
         unused = dict.fromkeys(("host", "user", "password", "database_name"), "unused")
         began, control, idle = time.monotonic(), _control_node(), _idle()
@@ -87,6 +94,7 @@ class Fleet(Rehearsal):
             "--limit",
             workers,
             sandbox_project=str(self.clone),
+            ec2_emulator_lag_seconds=lag,
             embedded_database_directory="",
             round_prepare_command=[],
             workflow_source_repository=str(self.repository),
@@ -115,26 +123,25 @@ def fleet(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         machines = Fleet(Path(folder))
         try:
-            machines.round_on("workers")  # new machines
-            pairs = [
-                (machines.round_on("worker1"), machines.round_on("workers"))
-                for _ in range(options.repeats or 3)
-            ]
+            machines.round_on("workers", min(LAGS))  # new machines
+            return [_row(machines, options.repeats or 3, *pair) for pair in LAGS.items()]
         finally:
             machines.remove()
+
+
+def _row(machines: Fleet, repeats: int, lag: float, limit: float | None) -> Row:
+    pairs = [(machines.round_on("worker1", lag), machines.round_on("workers", lag)) for _ in range(repeats)]
     note = "; ".join(
         f"{words}: {CORES} cores {statistics.median(cost.busy for cost in costs):.0%} busy, of which the "
         f"control node took {statistics.median(cost.control for cost in costs):.0f} s"
         for words, costs in zip(("one", "all"), zip(*pairs, strict=True), strict=True)
     )
-    return [
-        Row(
-            f"round of {WORKERS} workers, against one",
-            "nothing to compute",
-            statistics.median(eight.seconds for _, eight in pairs),
-            baseline=statistics.median(one.seconds for one, _ in pairs),
-            ratio=statistics.median(one.seconds / eight.seconds for one, eight in pairs),
-            required_ratio=0.5,
-            note=note,
-        )
-    ]
+    return Row(
+        f"round of {WORKERS} workers, against one",
+        f"EC2's states last {lag:g} s",
+        statistics.median(eight.seconds for _, eight in pairs),
+        baseline=statistics.median(one.seconds for one, _ in pairs),
+        ratio=statistics.median(one.seconds / eight.seconds for one, eight in pairs),
+        required_ratio=limit and 1 / limit,
+        note=note,
+    )
