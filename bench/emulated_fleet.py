@@ -4,8 +4,9 @@ The image is of one layer, and its program has nothing to compute: it writes the
 machines do they do on the cores of this computer, on AWS on their own: what is found is an upper bound.
 
 On AWS a change of state lasts: over four months somebody's instances took 33 s to boot and 9 s to stop, on
-average (github.com/kelda/kelda, pull request 755). Here `pending` and `stopping` are given 10 s each, with the
-machine's own boot on top; and in a second row next to nothing: all that is left then is what these cores compute.
+average (github.com/kelda/kelda, pull request 755). Here `pending` and `stopping` are given 10 s each, with
+the machine's own boot on top; and in a second row next to nothing: what is left then is what these cores
+compute.
 """
 
 from __future__ import annotations
