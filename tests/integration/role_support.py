@@ -38,6 +38,7 @@ def play(
     facts: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
     entry: str = "main",
+    options: tuple[str, ...] = (),
     /,
     **inputs: Any,
 ) -> Outcome:
@@ -64,7 +65,7 @@ def play(
     run = subprocess.run(
         [
             Path(sys.executable).with_name("ansible-playbook"),
-            *("--inventory", "localhost,", "--connection", "local"),
+            *("--inventory", "localhost,", "--connection", "local", *options),
             *("--extra-vars", json.dumps({"ansible_python_interpreter": sys.executable, **inputs})),
             playbook,
         ],

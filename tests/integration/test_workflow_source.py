@@ -137,7 +137,7 @@ def test_without_a_repository_the_playbooks_own_is_sent(tmp_path: Path, checkout
     assert f"{tmp_path}/lab has 2 changed or new files that are not committed" in words
     sent = fetch(here, "", commit)
     assert sent.status == 0, sent.output
-    assert "Unpack it" in sent.output
+    assert "Clone what the control node sends" in sent.output
     assert (here / "source" / "text").read_text() == "last"
 
     nowhere = tmp_path / "nowhere"

@@ -1,0 +1,157 @@
+"""A commit that the control node sends: what the worker has then, and what can break on the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from role_support import Outcome, play
+
+#: Stands for ssh: what it does with the last of its words, the command, is another script's.
+SSH = """#!/bin/sh
+for command; do :; done
+{}
+"""
+
+#: As ssh does: it takes no more once nobody reads at the far end, and ends a little later.
+TO_A_WORKER = 'sh -c "$command"; status=$?; exec <&-; sleep 0.2; exit "$status"'
+TO_A_WORKER_WITHOUT_GIT = 'PATH="{programs}" exec sh -c "$command"'
+BREAKS_IN_THE_MIDDLE = 'head -c 100000 | sh -c "$command"; echo "Connection reset by peer" >&2; exit 255'
+BREAKS_AT_THE_END = 'sh -c "$command" >/dev/null; echo "Connection reset by peer" >&2; exit 255'
+
+#: Stands for sudo that wants a password.
+SUDO = """#!/bin/sh
+while [ "$1" != /bin/sh ]; do
+    [ "$1" != -p ] || prompt=$2
+    shift
+done
+printf %s "$prompt" >&2
+IFS= read -r password
+[ "$password" = "open sesame" ] || exit 1
+exec "$@"
+"""
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+    return subprocess.run(
+        ["git", *identity, "-C", folder, *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than goes into a pipe at once."""
+    folder = tmp_path_factory.mktemp("checkout")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / "data").write_bytes(os.urandom(1 << 20))
+    git(folder, "add", "data")
+    git(folder, "commit", "--quiet", "--message=much")
+    return folder
+
+
+def send(folder: Path, checkout: Path, *options: str, **more: object) -> Outcome:
+    """Send the last commit; nothing stays on the control node, and no bundle on the worker."""
+    temporary, worker = folder / "temporary", folder / "worker"
+    temporary.mkdir()
+    worker.mkdir(exist_ok=True)
+    inputs = {
+        "workflow_source_repository": str(checkout),
+        "workflow_source_ship": True,
+        "workflow_source_commit": git(checkout, "rev-parse", "HEAD"),
+        "workflow_source_directory": str(worker / "source"),
+    }
+    environment = {"TMPDIR": str(temporary)}
+    outcome = play("workflow_source", folder, (), environment, "main", options, **inputs, **more)
+    assert not list(temporary.glob("*.workflow_source"))
+    assert not (worker / "source.bundle").is_symlink()
+    assert {path.name for path in worker.iterdir()} <= {"source"}, outcome.output
+    return outcome
+
+
+def ssh(folder: Path, what: str) -> dict[str, object]:
+    program = folder / "ssh"
+    program.write_text(SSH.format(what))
+    program.chmod(0o755)
+    return {"ansible_connection": "ssh", "ansible_ssh_executable": str(program)}
+
+
+@pytest.mark.parametrize("connection", ["local", "ssh"])
+def test_the_worker_is_at_the_commit_on_no_branch(tmp_path: Path, checkout: Path, connection: str) -> None:
+    done = send(tmp_path, checkout, **(ssh(tmp_path, TO_A_WORKER) if connection == "ssh" else {}))
+    assert done.status == 0, done.output
+    source = tmp_path / "worker" / "source"
+    assert git(source, "rev-parse", "HEAD") == git(checkout, "rev-parse", "HEAD")
+    assert git(source, "rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
+    assert git(source, "status", "--porcelain") == ""
+    assert (source / "data").read_bytes() == (checkout / "data").read_bytes()
+
+
+def test_a_dry_run_sends_nothing(tmp_path: Path, checkout: Path) -> None:
+    dry = send(tmp_path, checkout, "--check")
+    assert dry.status == 0, dry.output
+    assert not (tmp_path / "worker" / "source").exists()
+
+
+def test_a_password_for_sudo_comes_before_the_bundle(tmp_path: Path, checkout: Path) -> None:
+    """Without pipelining too, where Ansible would make a terminal of standard input."""
+    program = tmp_path / "sudo"
+    program.write_text(SUDO)
+    program.chmod(0o755)
+    become = {
+        "ansible_become": True,
+        "ansible_become_exe": str(program),
+        "ansible_become_user": "nobody",
+        "ansible_become_password": "open sesame",
+        "ansible_pipelining": False,
+        "ansible_remote_tmp": str(tmp_path),
+    }
+    done = send(tmp_path, checkout, **become)
+    assert "changed: [localhost]" in done.output
+    assert (tmp_path / "worker" / "source" / "data").is_file(), done.output
+
+
+@pytest.mark.parametrize("connection", ["local", "ssh"])
+def test_a_full_disk_is_named(tmp_path: Path, checkout: Path, connection: str) -> None:
+    """Whatever is left to send: the connection is not taken for a lost one."""
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "source.bundle").symlink_to("/dev/full")
+    said = send(tmp_path, checkout, **(ssh(tmp_path, TO_A_WORKER) if connection == "ssh" else {})).output
+    assert "on the worker: cat: write error: No space left on device. The disk is full: free space" in said
+
+
+def test_a_worker_without_git_is_told(tmp_path: Path, checkout: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("cat", "rm", "sh"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    said = send(tmp_path, checkout, **ssh(tmp_path, TO_A_WORKER_WITHOUT_GIT.format(programs=programs))).output
+    words = r" \(workflow_source_version HEAD\): on the worker: sh: .*git: not found\. Check the repository, "
+    assert re.search(rf"{checkout} could not be fetched at \w+{words}", said), said
+
+
+@pytest.mark.parametrize("way", [BREAKS_IN_THE_MIDDLE, BREAKS_AT_THE_END])
+def test_a_connection_that_breaks_is_no_failed_clone(tmp_path: Path, checkout: Path, way: str) -> None:
+    said = send(tmp_path, checkout, **ssh(tmp_path, way))
+    assert said.status == 4, said.output
+    assert "unreachable=1" in said.output
+    assert "could not be fetched" not in said.output
+
+
+def test_what_is_in_the_way_is_not_touched(tmp_path: Path, checkout: Path) -> None:
+    """A folder that is no clone; a clone at another commit is refused as such."""
+    source = tmp_path / "worker" / "source"
+    source.mkdir(parents=True)
+    (source / "mine").touch()
+    assert "already exists and is not an empty directory" in send(tmp_path, checkout).output
+    assert [path.name for path in source.iterdir()] == ["mine"]
+    (source / "mine").unlink()
+    git(source, "init", "--quiet")
+    git(source, "commit", "--quiet", "--allow-empty", "--message=mine")
+    (tmp_path / "temporary").rmdir()
+    said = send(tmp_path, checkout).refusal()
+    assert f"{source} is at {git(source, 'rev-parse', 'HEAD')} instead of" in said
