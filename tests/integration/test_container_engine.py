@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import uuid
 import venv
 from pathlib import Path
 
-from image_support import connect
+from image_support import BASE, connect
 from role_support import play
 
 FACTS = ("container_engine_answers", "container_engine_reason", "container_engine_root")
@@ -22,6 +23,26 @@ def test_an_engine_that_answers_is_named_with_its_version(tmp_path: Path) -> Non
     assert outcome.facts["container_engine_answers"] is True
     assert outcome.facts["container_engine_reason"] == f"Docker Engine {version} answers"
     assert outcome.facts["container_engine_root"].startswith("/")
+
+
+def test_images_of_a_name_and_all_containers_are_listed_if_wanted(tmp_path: Path) -> None:
+    lists = ("container_engine_images", "container_engine_containers")
+    client = connect()
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    client.images.get(BASE).tag(name, "one")
+    container = client.containers.create(f"{name}:one", labels={"of": "a test"})
+    try:
+        outcome = play("container_engine", tmp_path, lists, container_engine_images_named=name)
+        assert outcome.status == 0, outcome.output
+        [image] = outcome.facts["container_engine_images"]
+        assert (image["Id"], image["RepoTags"]) == (container.image.id, [f"{name}:one"])
+        [ours] = [one for one in outcome.facts["container_engine_containers"] if one["Id"] == container.id]
+        assert (ours["ImageID"], ours["State"], ours["Labels"]["of"]) == (image["Id"], "created", "a test")
+        assert play("container_engine", tmp_path, lists).facts == {fact: [] for fact in lists}
+    finally:
+        container.remove()
+        client.images.remove(f"{name}:one")
+        client.close()
 
 
 def test_a_missing_socket_is_an_answer_with_its_cause(tmp_path: Path) -> None:

@@ -61,13 +61,13 @@ def test_a_run_that_ignores_its_limit_is_ended(rounds: Rounds) -> None:
 
 
 def test_an_engine_that_hangs_does_not_keep_the_machine_on(rounds: Rounds, tmp_path: Path) -> None:
-    """Whatever is asked of it, Docker never answers."""
+    """Docker never answers once the container has been started."""
     docker, poweroff = tmp_path / "shims" / "docker", tmp_path / "poweroff"
-    docker.write_text("#!/bin/sh\nexec sleep 300\n")
+    docker.write_text("#!/bin/sh\ncase $1 in create | start) exit ;; esac\nexec sleep 300\n")
     poweroff.write_text(f"#!/bin/sh\ntouch '{tmp_path}/off'\n")
     for file in (docker, poweroff):
         file.chmod(0o755)
-    assert rounds.launch("r1", "true", poweroff=str(poweroff), container="round").stderr == ""
+    assert rounds.launch("r1", "docker", "create", poweroff=str(poweroff), container="round").stderr == ""
     assert until((tmp_path / "off").exists, 90)
     assert rounds.read("exit_status") == "0"
     assert "the Docker engine does not answer any more" in rounds.read("cause")

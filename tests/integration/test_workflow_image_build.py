@@ -63,6 +63,11 @@ def test_another_base_builds_again(engine: docker.DockerClient, source: Path, tm
         assert labels["org.opencontainers.image.base.name"] == f"{name}:base"
         with pytest.raises(docker.errors.ImageNotFound):
             engine.images.get(replaced)
+        used = engine.containers.create(f"{name}:{COMMITS[0]}")
+        assert make(tmp_path, source, name=name).changed > 0
+        assert engine.images.get(used.image.id).tags == []
+        used.remove()
+        engine.images.remove(used.image.id)
     finally:
         engine.images.remove(f"{name}:{COMMITS[0]}")
         engine.images.remove(f"{name}:base")
@@ -111,3 +116,15 @@ def test_a_full_disk_is_refused_before_building(
         r"Only \d+ MB free on /.*; .* needs 1000000000 MB .*docker image prune\.$", outcome.refusal()
     )
     assert not engine.images.list("test-full")
+
+
+def test_a_ca_bundle_that_cannot_be_copied_is_told(
+    engine: docker.DockerClient, source: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.touch()
+    (source / "ca-bundle.crt").mkdir()
+    refusal = make(tmp_path, source, runtime="docker", name="test-fails", ca_bundle=str(bundle)).refusal()
+    assert f"install: cannot overwrite directory '{source}/ca-bundle.crt'" in refusal
+    assert refusal.endswith("read what workflow_image_ca_bundle names, and write into its clone.")
+    assert not engine.images.list("test-fails")

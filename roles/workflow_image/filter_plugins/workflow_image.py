@@ -26,6 +26,10 @@ FIXES = (
     ),
     (r"no space left on device", "free some space on the worker, for example with docker image prune"),
     (
+        r"(?m)^install: cannot ",
+        "let the worker read what workflow_image_ca_bundle names, and write into its clone",
+    ),
+    (
         r"pull access denied|manifest.*unknown|registry.*(?:no such host|i/o timeout|connection refused)",
         "the base image is neither on the worker nor can it be pulled: pull it there, or name another in "
         "workflow_image_base",
