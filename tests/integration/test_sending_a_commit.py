@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import ec2_support
 import pytest
 from role_support import Outcome, play
 
@@ -140,6 +141,22 @@ def test_a_connection_that_breaks_is_no_failed_clone(tmp_path: Path, checkout: P
     assert said.status == 4, said.output
     assert "unreachable=1" in said.output
     assert "could not be fetched" not in said.output
+
+
+def test_a_round_that_goes_on_after_a_lost_connection_says_so(tmp_path: Path, checkout: Path) -> None:
+    """It ignores lost connections, so that it can still stop its machine."""
+    task = {"ansible.builtin.import_role": {"name": "workflow_source"}}
+    given = {
+        "workflow_source_repository": str(checkout),
+        "workflow_source_ship": True,
+        "workflow_source_commit": git(checkout, "rev-parse", "HEAD"),
+        "workflow_source_directory": str(tmp_path / "source"),
+    }
+    one = {"hosts": "worker", "gather_facts": False, "ignore_unreachable": True, "tasks": [task]}
+    variables = given | ssh(tmp_path, BREAKS_IN_THE_MIDDLE)
+    done = ec2_support.play(tmp_path, [one], {"all": {"hosts": {"worker": variables}}})
+    said = ec2_support.refusal(done, "worker")
+    assert said.startswith(f"The connection to worker was lost while it got {checkout} at ")
 
 
 def test_what_is_in_the_way_is_not_touched(tmp_path: Path, checkout: Path) -> None:
