@@ -145,6 +145,29 @@ def test_a_throttled_start_is_asked_for_again() -> None:
         Cloud("stopped", *[throttled] * 9).claim().start()
 
 
+def instance(state: str = "stopped", behavior: str = "stop", **tags: str) -> dict[str, Any]:
+    attributes = {"instance_initiated_shutdown_behavior": {"value": behavior}}
+    return {"state": {"name": state}, "tags": tags, "attributes": attributes}
+
+
+@pytest.mark.parametrize(
+    ("seen", "plain"),
+    [
+        ([instance(round="old")], True),
+        ([instance(behavior="terminate")], False),
+        ([instance(round_original_type="c5.xlarge")], False),
+        ([], False),
+        ([instance(), instance()], False),
+        *(([instance(state)], False) for state in ("pending", "running", "stopping", "terminated")),
+    ],
+)
+def test_only_what_is_plainly_off_is_started_at_the_first_look(
+    seen: list[dict[str, Any]], plain: bool
+) -> None:
+    """One that would be destroyed when it powers itself off must not even be asked for."""
+    assert ec2_instance_claim.can_be_started(seen) is plain
+
+
 def test_without_tags_none_are_written() -> None:
     cloud = Cloud()
     assert cloud.claim({}, 0.0).start()["claimed"]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ansible.module_utils.instance_power_look import looker, wait
+from ansible.module_utils.instance_power_look import BEHAVIOR, find, looker, wait
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from ansible_collections.amazon.aws.plugins.module_utils.retries import AWSRetry
 
@@ -22,6 +22,8 @@ DOCUMENTATION = r"""
 module: ec2_instance_claim
 short_description: Start a stopped instance, or take one that is on, and tag it if it is nobody else's
 description:
+  - With O(filters) it looks first, and asks for nothing unless exactly one instance matches that is stopped,
+    stays when it powers itself off, and has its own type.
   - Of several who ask at the same moment EC2 tells one that the instance was stopped before. That one has
     started it, and is the only one to write its tags, at once.
   - If EC2's answer is lost, or the instance was on already, it belongs to whose tags are on it some seconds
@@ -31,7 +33,9 @@ options:
   instance_id:
     description: Id of the instance.
     type: str
-    required: true
+  filters:
+    description: What selects the instance, as amazon.aws.ec2_instance_info takes it.
+    type: dict
   tags:
     description: Tags to set; with any of them also C(round_started), the present by the API's clock.
     type: dict
@@ -41,7 +45,7 @@ options:
     type: float
     default: 0
   before:
-    description: Value of the tag C(round) as it was read before.
+    description: Value of the tag C(round) as it was read before; with O(filters) it is read.
     type: str
     default: ""
   start:
@@ -77,6 +81,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+asked:
+  description: Whether EC2 was asked to start or to tag anything.
+  type: bool
+  returned: always
 claimed:
   description: Whether the instance is the caller's. When the module fails, whether it may be.
   type: bool
@@ -85,13 +93,21 @@ previous:
   description: State of the instance before it was asked to start; empty if that is not known.
   type: str
   returned: success
+before:
+  description: Value of the tag C(round) as the look found it.
+  type: str
+  returned: if O(filters) are given and were read
+waited:
+  description: Whether it was looked at until it was in one of O(states), or the time was over.
+  type: bool
+  returned: success
 instances:
   description:
-    - The instance as it was seen last, in the words of amazon.aws.ec2_instance_info. It is missing where
-      nothing could be seen, which takes nothing from the claim.
+    - The instance, or all that match O(filters), as they were seen last, in the words of
+      amazon.aws.ec2_instance_info. A look that fails after the claim takes nothing from it.
   type: list
   elements: dict
-  returned: if O(states) are given
+  returned: if something was seen
 started:
   description: Whether the failure came after the start.
   type: bool
@@ -100,6 +116,9 @@ started:
 
 PAUSE = 3.0
 """Seconds in which whoever has started an instance has tagged it, and EC2 shows the tags to all."""
+
+OWN_TYPE = "round_original_type"
+"""Tag of one that was given another type, for which AWS had capacity: it has to get its own back first."""
 
 ATTEMPTS = 6
 THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException"}
@@ -221,11 +240,19 @@ def _nothing_was_started(error: Exception) -> bool:
     return not isinstance(error, HTTPClientError)
 
 
+def can_be_started(seen: list[dict[str, Any]]) -> bool:
+    """Whether this is one instance that is off, and that no reason is known not to start as it is."""
+    if len(seen) != 1 or seen[0]["state"]["name"] != "stopped" or OWN_TYPE in seen[0]["tags"]:
+        return False
+    return bool(seen[0]["attributes"][BEHAVIOR]["value"] == "stop")
+
+
 def main() -> None:
     """Start or take it, or say why not."""
     module = AnsibleAWSModule(
         argument_spec={
-            "instance_id": {"type": "str", "required": True},
+            "instance_id": {"type": "str"},
+            "filters": {"type": "dict"},
             "tags": {"type": "dict", "default": {}},
             "hours": {"type": "float", "default": 0},
             "before": {"type": "str", "default": ""},
@@ -234,29 +261,37 @@ def main() -> None:
             "timeout": {"type": "float", "default": 300},
             "poll_seconds": {"type": "float", "default": 5},
         },
+        required_one_of=[("instance_id", "filters")],
+        mutually_exclusive=[("instance_id", "filters")],
         supports_check_mode=True,
     )
-    if module.check_mode:
-        module.exit_json(changed=True, claimed=False, previous="stopped")
     given = module.params
     patient = module.client("ec2", retry_decorator=AWSRetry.jittered_backoff())
-    claim = Claim(
-        module.client("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 1})),
-        patient,
-        given["instance_id"],
-        given["tags"],
-        given["hours"],
-        given["before"],
-    )
+    told: dict[str, Any] = {"asked": True, "waited": False}
+    if given["filters"]:
+        try:
+            seen = find(patient, given["filters"])
+        except (BotoCoreError, ClientError) as error:
+            module.fail_json_aws(error, asked=False, claimed=False)
+        given["before"] = seen[0]["tags"].get("round", "") if len(seen) == 1 else ""
+        told |= {"instances": seen, "before": given["before"]}
+        if module.check_mode or not can_be_started(seen):
+            module.exit_json(changed=False, claimed=False, **(told | {"asked": False}))
+        given["instance_id"] = seen[0]["instance_id"]
+    elif module.check_mode:
+        module.exit_json(changed=True, claimed=False, previous="stopped", **(told | {"asked": False}))
+    once = module.client("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 1}))
+    claim = Claim(once, patient, *(given[name] for name in ("instance_id", "tags", "hours", "before")))
     try:
         found = claim.start() if given["start"] else claim.take()
     except ClaimError as failure:
-        module.fail_json_aws(failure.error, claimed=failure.claimed, started=failure.started)
+        module.fail_json_aws(failure.error, claimed=failure.claimed, started=failure.started, **told)
     if given["states"] and found["claimed"]:
         look = looker(patient, given["instance_id"])
+        told["waited"] = True
         with suppress(BotoCoreError, ClientError):
-            found["instances"] = [wait(look, given["states"], given["timeout"], given["poll_seconds"])]
-    module.exit_json(changed=found["claimed"], **found)
+            told["instances"] = [wait(look, given["states"], given["timeout"], given["poll_seconds"])]
+    module.exit_json(changed=found["claimed"], **found, **told)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,31 @@ from typing import Any
 
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict
 from ansible_collections.amazon.aws.plugins.module_utils.tagging import boto3_tag_list_to_ansible_dict
+from ansible_collections.amazon.aws.plugins.module_utils.transformation import (
+    ansible_dict_to_boto3_filter_list,
+)
 
 with suppress(ImportError):  # AnsibleAWSModule says in words that it is missing
     from botocore.exceptions import BotoCoreError, ClientError
 
 ON = ("pending", "running")
+BEHAVIOR = "instance_initiated_shutdown_behavior"
+
+
+def find(client: Any, filters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read all instances that match, as `looker` does; a single one with what it does when it powers off."""
+    pages = client.get_paginator("describe_instances").paginate(
+        Filters=ansible_dict_to_boto3_filter_list(filters)
+    )
+    found = [_told(one) for page in pages for some in page["Reservations"] for one in some["Instances"]]
+    if len(found) == 1:
+        answer = client.describe_instance_attribute(
+            aws_retry=True,
+            InstanceId=found[0]["instance_id"],
+            Attribute="instanceInitiatedShutdownBehavior",
+        )
+        found[0]["attributes"] = {BEHAVIOR: {"value": answer["InstanceInitiatedShutdownBehavior"]["Value"]}}
+    return found
 
 
 def looker(client: Any, instance_id: str) -> Callable[[], dict[str, Any]]:
@@ -21,11 +41,14 @@ def looker(client: Any, instance_id: str) -> Callable[[], dict[str, Any]]:
 
     def look() -> dict[str, Any]:
         answer = client.describe_instances(aws_retry=True, InstanceIds=[instance_id])
-        found = answer["Reservations"][0]["Instances"][0]
-        tags = boto3_tag_list_to_ansible_dict(found.pop("Tags", []))
-        return camel_dict_to_snake_dict(found) | {"tags": tags}
+        return _told(answer["Reservations"][0]["Instances"][0])
 
     return look
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    tags = boto3_tag_list_to_ansible_dict(found.pop("Tags", []))
+    return camel_dict_to_snake_dict(found) | {"tags": tags}
 
 
 def is_theirs(found: dict[str, Any], rounds: Collection[str]) -> bool:
