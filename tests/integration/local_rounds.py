@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -32,9 +33,9 @@ class Rounds:
     ) -> subprocess.CompletedProcess[str]:
         folder = self.home / "rounds" / name
         (folder / "secrets").mkdir(parents=True)
-        words = ["start", folder, "", folder / "secrets", limit, 1, 1, "", poweroff, container, *command]
+        words = ["start", "", folder / "secrets", limit, 1, 1, "", poweroff, container, *command]
         return subprocess.run(
-            [LAUNCH, *map(str, words)],
+            [shutil.copy(LAUNCH, folder / "launch"), *map(str, words)],
             env=self.environment,
             capture_output=True,
             text=True,

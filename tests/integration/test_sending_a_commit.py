@@ -10,31 +10,10 @@ from pathlib import Path
 
 import ec2_support
 import pytest
+from connections import BREAKS_AT_THE_END, BREAKS_IN_THE_MIDDLE, TO_A_WORKER, ssh, sudo
 from role_support import Outcome, play
 
-#: Stands for ssh: what it does with the last of its words, the command, is another script's.
-SSH = """#!/bin/sh
-for command; do :; done
-{}
-"""
-
-#: As ssh does: it takes no more once nobody reads at the far end, and ends a little later.
-TO_A_WORKER = 'sh -c "$command"; status=$?; exec <&-; sleep 0.2; exit "$status"'
 TO_A_WORKER_WITHOUT_GIT = 'PATH="{programs}" exec sh -c "$command"'
-BREAKS_IN_THE_MIDDLE = 'head -c 100000 | sh -c "$command"; echo "Connection reset by peer" >&2; exit 255'
-BREAKS_AT_THE_END = 'sh -c "$command" >/dev/null; echo "Connection reset by peer" >&2; exit 255'
-
-#: Stands for sudo that wants a password.
-SUDO = """#!/bin/sh
-while [ "$1" != /bin/sh ]; do
-    [ "$1" != -p ] || prompt=$2
-    shift
-done
-printf %s "$prompt" >&2
-IFS= read -r password
-[ "$password" = "open sesame" ] || exit 1
-exec "$@"
-"""
 
 
 def git(folder: Path, *words: str) -> str:
@@ -74,13 +53,6 @@ def send(folder: Path, checkout: Path, *options: str, **more: object) -> Outcome
     return outcome
 
 
-def ssh(folder: Path, what: str) -> dict[str, object]:
-    program = folder / "ssh"
-    program.write_text(SSH.format(what))
-    program.chmod(0o755)
-    return {"ansible_connection": "ssh", "ansible_ssh_executable": str(program)}
-
-
 @pytest.mark.parametrize("connection", ["local", "ssh"])
 def test_the_worker_is_at_the_commit_on_no_branch(tmp_path: Path, checkout: Path, connection: str) -> None:
     done = send(tmp_path, checkout, **(ssh(tmp_path, TO_A_WORKER) if connection == "ssh" else {}))
@@ -100,18 +72,7 @@ def test_a_dry_run_sends_nothing(tmp_path: Path, checkout: Path) -> None:
 
 def test_a_password_for_sudo_comes_before_the_bundle(tmp_path: Path, checkout: Path) -> None:
     """Without pipelining too, where Ansible would make a terminal of standard input."""
-    program = tmp_path / "sudo"
-    program.write_text(SUDO)
-    program.chmod(0o755)
-    become = {
-        "ansible_become": True,
-        "ansible_become_exe": str(program),
-        "ansible_become_user": "nobody",
-        "ansible_become_password": "open sesame",
-        "ansible_pipelining": False,
-        "ansible_remote_tmp": str(tmp_path),
-    }
-    done = send(tmp_path, checkout, **become)
+    done = send(tmp_path, checkout, **sudo(tmp_path), ansible_pipelining=False)
     assert "changed: [localhost]" in done.output
     assert (tmp_path / "worker" / "source" / "data").is_file(), done.output
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import ec2_support as ec2
 import pytest
@@ -47,8 +49,9 @@ def launch(
     machine: Booted, name: str, script: str, limit: int = 600, grace: int = 5, collect: int = 1
 ) -> str:
     machine.run("mkdir", "-p", f"{HOME}/{name}/secrets")
+    machine.run("cp", "/root/launch", f"{HOME}/{name}/launch")
     words = ("", f"{HOME}/{name}/secrets", limit, grace, collect, "", f"{DEADLINE}/poweroff", "")
-    return machine.run("/root/launch", "start", f"{HOME}/{name}", *words, "sh", "-c", script, check=False)
+    return machine.run(f"{HOME}/{name}/launch", "start", *words, "sh", "-c", script, check=False)
 
 
 def read(machine: Booted, name: str) -> dict[str, str]:
@@ -117,11 +120,14 @@ def test_a_disk_that_fills_during_the_run_is_said_to_have(machine: Booted) -> No
     assert "state=ended" in told[0]
     assert "exit_code=1" in told[0]
     assert f"cause=the disk of the machine is full ({HOME}/{name}): free space there" in told[0]
-    words = {"directory": f"{HOME}/{name}", "offset": 0, "me": "me", "known": workflow_follow.KNOWN}
-    assert machine.run("sh", "-c", workflow_follow.SCRIPT.format(**words)).startswith("1\n")
-    assert "the disk of the machine is full" in machine.run("sh", "-c", workflow_follow.CAUSE.format(**words))
+    follower = workflow_follow.ActionModule(SimpleNamespace(), None, None, None, None, None)
+    follower._me = "me"
+    last = machine.run("sh", "-c", follower._fill(workflow_follow.SCRIPT, f"{HOME}/{name}"))
+    said = dict(line.split(" ", 1) for line in last.splitlines())
+    assert said["status"] == "1"
+    assert b"the disk of the machine is full" in base64.b64decode(said["cause"])
     assert machine.run("ls", f"{HOME}/{name}/exit_status", check=False).startswith("ls: cannot access")
-    machine.run("sh", "-c", workflow_follow.DONE.format(**words), check=False)
+    machine.run("sh", "-c", follower._fill(workflow_follow.DONE, f"{HOME}/{name}"), check=False)
     machine.off(20)
 
 

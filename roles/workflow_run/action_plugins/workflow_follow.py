@@ -40,38 +40,50 @@ options:
 
 RESULTS = ("log.txt", "summary.json", "report.html")
 
+#: Bytes of a result that comes with the last answer; a larger one is a transfer of its own.
+MOST = 1 << 20
+
 #: What a file of the round's directory says; where the disk is full, its launcher keeps it in memory.
 KNOWN = """
 spare=/run/datajoint-round/$(basename "$(pwd -P)")
 known() { cat "$1" 2>/dev/null || cat "$spare/$1" 2>/dev/null; }
 """
-CAUSE = "cd {directory} && {known} known cause || true"
 
-#: Waits for news for at most ten seconds, then prints the exit status (a dash while the run goes on)
-#: on the first line and what the log has got since, in base64. Whoever runs holds the lock; after a run that
-#: was killed its unit needs a moment to say how it ended.
+#: Waits for news for at most ten seconds, then prints lines of a name and a value: the exit status (a dash
+#: while the run goes on), what the log has got since, and with the last of that the results and why the run
+#: ended early; all but the status in base64. Whoever runs holds the lock; after a run that was killed its
+#: unit needs a moment to say how it ended.
 SCRIPT = """
 cd {directory} || exit 3
 {known}
+say() {{ text=$(base64 -w 0) && echo "$1 $text"; }}
+size() {{ wc -c 2>/dev/null <"$1" || echo 0; }}
+runs_on() {{ ! [ -s exit_status ] && ! [ -s "$spare/exit_status" ] && [ "$tries" -lt 50 ]; }}
 mkdir -p followers && touch followers/{me}
 tries=0
-while [ -z "$(known exit_status)" ] && [ "$tries" -lt 50 ] &&
-    [ "$(wc -c 2>/dev/null <output/log.txt || echo 0)" -le {offset} ]; do
+while runs_on && [ "$(size output/log.txt)" -le {offset} ]; do
     sleep 0.2
     tries=$((tries + 1))
 done
 status=-
 if flock --nonblock ../lock true; then
     tries=0
-    while [ -z "$(known exit_status)" ] && [ "$tries" -lt 50 ]; do
+    while runs_on; do
         sleep 0.2
         tries=$((tries + 1))
     done
     status=lost
 fi
 ended=$(known exit_status)
-echo "${{ended:-$status}}"
-tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536 | base64
+status=${{ended:-$status}}
+echo "status $status"
+tail -c +$(({offset} + 1)) output/log.txt 2>/dev/null | head -c 65536 | say news
+if [ "$status" = - ] || [ "$(size output/log.txt)" -gt $(({offset} + 65536)) ]; then exit; fi
+for name in {results}; do
+    [ -e "output/$name" ] || continue
+    {{ [ "$(size "output/$name")" -le {most} ] && say "$name" <"output/$name"; }} || echo "$name -"
+done
+known cause | say cause
 exit 0
 """
 
@@ -113,14 +125,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             self._show(b"(a dry run: it is left alone, and not followed)")
             return {**result, "left": True, "changed": False}
-        status = self._follow(directory, float(self._task.args.get("limit", 0)))
-        if status == "-":
+        said = self._follow(directory, float(self._task.args.get("limit", 0)))
+        if said["status"] == "-":
             self._command(self._fill(LEAVE, directory))
             self._show(b"(no longer followed: the run goes on alone)")
             return {**result, "left": True, "changed": False}
-        cause = self._command(self._fill(CAUSE, directory))["stdout"].strip()
-        collected = self._collect(directory, Path(artifacts))
-        if status == "lost":
+        collected = self._collect(said, directory, Path(artifacts))
+        if said["status"] == "lost":
             raise AnsibleActionFail(
                 f"the run in {directory} ended without an exit status: its launcher was killed, "
                 "or the machine restarted; what is not done is due again"
@@ -128,36 +139,38 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {
             **result,
             "left": False,
-            "exit_code": int(status),
-            "cause": cause,
+            "exit_code": int(said["status"]),
+            "cause": base64.b64decode(said["cause"]).decode(errors="replace").strip(),
             "collected": collected,
             "changed": False,
         }
 
-    def _follow(self, directory: str, limit: float) -> str:
-        """Show the log to its end, or for a limited time; return the exit status, a dash if it goes on."""
-        offset, rest, status = 0, b"", "-"
+    def _follow(self, directory: str, limit: float) -> dict[str, str]:
+        """Show the log to its end, or for a limited time; return the last answer."""
+        offset, rest = 0, b""
         leave_at = time.monotonic() + (limit or float("inf"))
-        while status.strip() != "-" or time.monotonic() < leave_at:
+        while True:
             answer = self._command(self._fill(SCRIPT, directory, offset))
             if answer["rc"] != 0:
                 raise AnsibleActionFail(
                     f"the log in {directory} cannot be followed: {answer['stderr'].strip()}"
                 )
-            status, _, text = answer["stdout"].partition("\n")
-            news = base64.b64decode("".join(text.split()))  # whatever a terminal makes of line ends
+            lines = [line.partition(" ") for line in answer["stdout"].splitlines()]
+            said = {name: value for name, _, value in lines}
+            news = base64.b64decode(said["news"])
             offset += len(news)
-            *lines, rest = (rest + news).split(b"\n")
-            for line in lines:
+            *whole, rest = (rest + news).split(b"\n")
+            for line in whole:
                 self._show(line)
-            if status.strip() != "-" and not news:
+            if "cause" in said or (said["status"] == "-" and time.monotonic() >= leave_at):
                 break
         if rest:
             self._show(rest)
-        return status.strip()
+        return said
 
     def _fill(self, script: str, directory: str, offset: int = 0) -> str:
-        return script.format(directory=shlex.quote(directory), offset=offset, me=self._me, known=KNOWN)
+        words = {"directory": shlex.quote(directory), "offset": offset, "me": self._me}
+        return script.format(known=KNOWN, results=" ".join(RESULTS), most=MOST, **words)
 
     def _command(self, command: str) -> dict[str, Any]:
         """Run a command on the worker."""
@@ -187,15 +200,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     self._show(b"(connected again)")
                 return answer
 
-    def _collect(self, directory: str, artifacts: Path) -> list[str]:
-        """Fetch what there is, then tell the launcher that the machine may go."""
-        artifacts.mkdir(parents=True, exist_ok=True)
-        quoted = shlex.quote(directory)
-        listed = self._command(f"cd {quoted}/output && ls -1")["stdout"].split()
-        collected = [name for name in RESULTS if name in listed]
-        for name in collected:
-            there, here = f"{directory}/output/{name}", str(artifacts / name)
-            self._patiently(partial(self._connection.fetch_file, there, here))
+    def _collect(self, said: dict[str, str], directory: str, artifacts: Path) -> list[str]:
+        """Keep the results, then tell the launcher that the machine may go."""
+        collected = [name for name in RESULTS if name in said]
+        try:
+            artifacts.mkdir(parents=True, exist_ok=True)
+            for name in collected:
+                there, here = f"{directory}/output/{name}", artifacts / name
+                if said[name] == "-":
+                    self._patiently(partial(self._connection.fetch_file, there, str(here)))
+                else:
+                    here.write_bytes(base64.b64decode(said[name]))
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"the results in {directory}/output cannot be kept on the control node: {error}"
+            ) from error
         self._command(self._fill(DONE, directory))
         return collected
 
