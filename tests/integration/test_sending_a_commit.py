@@ -5,22 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import ec2_support
 import pytest
+from checkouts import git
 from connections import BREAKS_AT_THE_END, BREAKS_IN_THE_MIDDLE, TO_A_WORKER, ssh, sudo
 from role_support import Outcome, play
 
 TO_A_WORKER_WITHOUT_GIT = 'PATH="{programs}" exec sh -c "$command"'
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    return subprocess.run(
-        ["git", *identity, "-C", folder, *words], check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from checkouts import git
 from role_support import Outcome, play
 
 LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 MISSING = "0123456789" * 4
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    return subprocess.run(
-        ["git", *identity, "-C", folder, *words], check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 @pytest.fixture(scope="module")
