@@ -94,5 +94,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 def _message(what: str, said: str) -> str:
     """Put the last line that was said behind what has failed."""
-    reason = [line.strip() for line in said.splitlines() if line.strip()][-1]
+    *_, reason = "no reason was given", *(line.strip() for line in said.splitlines() if line.strip())
     return f"{what}: {reason.removesuffix('.')}."

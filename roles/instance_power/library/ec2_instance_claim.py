@@ -84,7 +84,7 @@ RETURN = r"""
 asked:
   description: Whether EC2 was asked to start or to tag anything.
   type: bool
-  returned: always
+  returned: unless no client for EC2 could be made
 claimed:
   description: Whether the instance is the caller's. When the module fails, whether it may be.
   type: bool
